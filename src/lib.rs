@@ -1,0 +1,6 @@
+//! Configuration management over SSH: playbooks of idempotent modules, pushed in parallel, audited by checksum.
+//!
+//! ARCHITECTURE.md draws the map.
+
+pub mod diagnostic;
+pub mod value;
