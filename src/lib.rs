@@ -3,4 +3,7 @@
 //! ARCHITECTURE.md draws the map.
 
 pub mod diagnostic;
+pub mod module;
+pub mod protocol;
+pub mod system;
 pub mod value;

@@ -632,6 +632,93 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
+/// Reads a value into a type of its own, such as a module's arguments.
+///
+/// # Errors
+/// Names what does not fit.
+pub fn from_value<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, serde::de::value::Error> {
+    T::deserialize(value)
+}
+
+impl<'de> serde::de::IntoDeserializer<'de> for Value {
+    type Deserializer = Value;
+    fn into_deserializer(self) -> Value {
+        self
+    }
+}
+
+impl<'de> Deserializer<'de> for Value {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        use serde::de::value::{MapDeserializer, SeqDeserializer};
+        match self {
+            Value::Null | Value::Omit | Value::Pending => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(value),
+            Value::Int(value) => visitor.visit_i64(value),
+            Value::Float(value) => visitor.visit_f64(value),
+            Value::Str(text) => visitor.visit_str(&text.text),
+            Value::Vault(vault) => visitor.visit_str(&vault.envelope),
+            Value::List(items) => {
+                let items = Arc::try_unwrap(items).unwrap_or_else(|shared| shared.as_ref().clone());
+                let mut seq = SeqDeserializer::new(items.into_iter());
+                let out = visitor.visit_seq(&mut seq)?;
+                seq.end()?;
+                Ok(out)
+            }
+            Value::Map(map) => {
+                let map = Arc::try_unwrap(map).unwrap_or_else(|shared| shared.as_ref().clone());
+                let mut access = MapDeserializer::new(map.into_iter());
+                let out = visitor.visit_map(&mut access)?;
+                access.end()?;
+                Ok(out)
+            }
+            Value::Lazy(lazy) => {
+                let entries: Map = lazy
+                    .keys()
+                    .iter()
+                    .map(|key| (Value::str(key.clone()), lazy.get(key).unwrap_or_default()))
+                    .collect();
+                Value::map(entries).deserialize_any(visitor)
+            }
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        match self {
+            Value::Null | Value::Omit => visitor.visit_none(),
+            other => visitor.visit_some(other),
+        }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        match self {
+            Value::Str(text) => {
+                visitor.visit_enum(serde::de::value::StrDeserializer::<Self::Error>::new(&text.text))
+            }
+            other => Err(serde::de::Error::custom(format!("{} is not a name", other.repr()))),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf
+        unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,24 @@
+//! Every module, one line each, in alphabetic order.
+
+use crate::module::Module;
+
+/// All modules.
+pub const MODULES: &[&Module] = &[];
+
+/// The module that a playbook calls `name`: its full name, an alias, or its short name.
+pub fn find(name: &str) -> Option<&'static Module> {
+    let is = |full: &str| full == name || full.rsplit('.').next() == Some(name);
+    let legacy = name.strip_prefix("ansible.legacy.").unwrap_or(name);
+    MODULES.iter().copied().find(|module| module.name == name || module.aliases.contains(&name)).or_else(
+        || {
+            if legacy.contains('.') {
+                return None;
+            }
+            let is = |full: &str| is(full) || full.rsplit('.').next() == Some(legacy);
+            MODULES
+                .iter()
+                .copied()
+                .find(|module| is(module.name) || module.aliases.iter().any(|alias| is(alias)))
+        },
+    )
+}
