@@ -3,7 +3,11 @@
 //! ARCHITECTURE.md draws the map.
 
 pub mod diagnostic;
+#[cfg(feature = "controller")]
+pub mod event;
 pub mod module;
+#[cfg(feature = "controller")]
+pub mod playbook;
 pub mod protocol;
 pub mod system;
 pub mod value;
