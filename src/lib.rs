@@ -9,5 +9,9 @@ pub mod module;
 #[cfg(feature = "controller")]
 pub mod playbook;
 pub mod protocol;
+#[cfg(feature = "controller")]
+pub mod source;
 pub mod system;
 pub mod value;
+#[cfg(feature = "controller")]
+pub mod vault;

@@ -1,0 +1,431 @@
+//! Ansible's vault: text and files encrypted with a password, format 1.1 and 1.2.
+//!
+//! An envelope is a header line and hexadecimal text; inside are a salt, an HMAC and the ciphertext
+//! (AES-256 in counter mode, keys by PBKDF2 with SHA-256).
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use aes::cipher::{KeyIvInit, StreamCipher};
+use hmac::{Hmac, Mac};
+use sha2::{Digest as _, Sha256};
+
+use crate::diagnostic::Diagnostic;
+use crate::value::Origin;
+
+type Aes256Ctr = ctr::Ctr128BE<aes::Aes256>;
+type HmacSha256 = Hmac<Sha256>;
+
+const MAGIC: &[u8] = b"$ANSIBLE_VAULT";
+const ROUNDS: u32 = 10_000;
+const SALT_LENGTH: usize = 32;
+const LINE_LENGTH: usize = 80;
+const BLOCK: usize = 16;
+
+/// The label of a password that was given without one.
+pub const DEFAULT_LABEL: &str = "default";
+
+/// What went wrong with a vault.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// There is nothing to decrypt with.
+    #[error("no vault password was given; use --vault-password-file, --vault-id or --ask-vault-pass")]
+    NoSecret,
+    /// No password fits.
+    #[error("none of the vault passwords fits (tried: {tried}){wanted}")]
+    WrongPassword {
+        /// The labels that were tried, in order.
+        tried: String,
+        /// What the envelope says about its label, if it does.
+        wanted: String,
+    },
+    /// There is no password with the label that is to encrypt.
+    #[error("there is no vault password with the id '{0}'")]
+    NoSuchLabel(String),
+    /// The envelope isn't one.
+    #[error("the vaulted text is damaged: {0}")]
+    Damaged(&'static str),
+    /// A version or cipher that isn't known.
+    #[error("the vault format '{0}' isn't supported; 1.1 and 1.2 with AES256 are")]
+    Unsupported(String),
+    /// A password file can't be used.
+    #[error("can't read the vault password from {path}: {reason}")]
+    PasswordFile {
+        /// The file.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// The passwords of a run, each under its label (vault id), in the order in which they are tried.
+#[derive(Clone, Default)]
+pub struct Vault {
+    secrets: Vec<Secret>,
+    /// Try only passwords whose label is the envelope's.
+    match_label: bool,
+    /// What was decrypted already, by the envelope's digest: a variable is used by many hosts, and every
+    /// decryption costs thousands of hash rounds.
+    cache: Arc<Mutex<Cache>>,
+}
+
+#[derive(Clone)]
+struct Secret {
+    label: String,
+    password: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Cache {
+    plain: std::collections::HashMap<[u8; 32], Arc<[u8]>>,
+    size: usize,
+}
+
+/// Bytes of plain text that are kept.
+const CACHE_SIZE: usize = 16 << 20;
+
+/// Never shows a password.
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vault").field("labels", &self.labels().collect::<Vec<_>>()).finish_non_exhaustive()
+    }
+}
+
+impl Vault {
+    /// A vault with these passwords: `(label, password)`.
+    pub fn new<L: Into<String>, P: Into<Vec<u8>>>(secrets: impl IntoIterator<Item = (L, P)>) -> Vault {
+        Vault {
+            secrets: secrets
+                .into_iter()
+                .map(|(label, password)| Secret { label: label.into(), password: password.into() })
+                .collect(),
+            ..Vault::default()
+        }
+    }
+
+    /// Adds a password that is tried after the ones that are there.
+    pub fn add(&mut self, label: impl Into<String>, password: impl Into<Vec<u8>>) {
+        self.secrets.push(Secret { label: label.into(), password: password.into() });
+    }
+
+    /// Whether an envelope with a label may be opened with passwords of that label only.
+    #[must_use]
+    pub fn match_label(mut self, only: bool) -> Vault {
+        self.match_label = only;
+        self
+    }
+
+    /// The labels, in order.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.secrets.iter().map(|secret| secret.label.as_str())
+    }
+
+    /// Whether there is no password at all.
+    pub fn is_empty(&self) -> bool {
+        self.secrets.is_empty()
+    }
+
+    /// Whether bytes are an envelope.
+    pub fn is_vault(bytes: &[u8]) -> bool {
+        bytes.starts_with(MAGIC)
+    }
+
+    /// Opens an envelope that was written at `origin`.
+    ///
+    /// # Errors
+    /// No password fits, or it isn't an envelope; the diagnostic points at `origin`.
+    pub fn decrypt(&self, envelope: &str, origin: Option<&Arc<Origin>>) -> Result<Vec<u8>, Diagnostic> {
+        self.decrypt_bytes(envelope.as_bytes()).map_err(|error| {
+            Diagnostic::error(format!("can't decrypt the vaulted value: {error}")).at(origin.cloned())
+        })
+    }
+
+    /// Opens an envelope.
+    ///
+    /// # Errors
+    /// No password fits, or it isn't an envelope.
+    pub fn decrypt_bytes(&self, envelope: &[u8]) -> Result<Vec<u8>, VaultError> {
+        let digest: [u8; 32] = Sha256::digest(envelope).into();
+        if let Some(plain) = self.cache().plain.get(&digest) {
+            return Ok(plain.to_vec());
+        }
+        let plain = self.open(envelope)?;
+        let mut cache = self.cache();
+        if cache.size + plain.len() <= CACHE_SIZE {
+            cache.size += plain.len();
+            cache.plain.insert(digest, Arc::from(plain.as_slice()));
+        }
+        Ok(plain)
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn open(&self, envelope: &[u8]) -> Result<Vec<u8>, VaultError> {
+        let envelope = Envelope::parse(envelope)?;
+        if self.secrets.is_empty() {
+            return Err(VaultError::NoSecret);
+        }
+        let matches = |secret: &&Secret| envelope.label.as_deref() == Some(secret.label.as_str());
+        let mut order: Vec<&Secret> = self.secrets.iter().filter(matches).collect();
+        if envelope.label.is_none() || !self.match_label {
+            order.extend(self.secrets.iter().filter(|secret| !matches(secret)));
+        }
+        for secret in &order {
+            if let Some(plain) = envelope.open(&secret.password)? {
+                return Ok(plain);
+            }
+        }
+        let tried: Vec<&str> = order.iter().map(|secret| secret.label.as_str()).collect();
+        Err(VaultError::WrongPassword {
+            tried: if tried.is_empty() { "none".into() } else { tried.join(", ") },
+            wanted: envelope.label.map(|label| format!("; it wants the id '{label}'")).unwrap_or_default(),
+        })
+    }
+
+    /// Encrypts with the password of a label (`None`: the first password). The envelope ends with a newline.
+    ///
+    /// # Errors
+    /// There is no such password.
+    pub fn encrypt(&self, plain: &[u8], label: Option<&str>) -> Result<String, VaultError> {
+        let secret = match label {
+            Some(label) => self
+                .secrets
+                .iter()
+                .find(|secret| secret.label == label)
+                .ok_or_else(|| VaultError::NoSuchLabel(label.to_owned()))?,
+            None => self.secrets.first().ok_or(VaultError::NoSecret)?,
+        };
+        let salt: [u8; SALT_LENGTH] = rand::random();
+        Ok(seal(plain, &secret.password, &salt, &secret.label))
+    }
+}
+
+/// AES key, HMAC key and counter.
+struct Keys([u8; 80]);
+
+impl Keys {
+    fn derive(password: &[u8], salt: &[u8]) -> Keys {
+        let mut bytes = [0; 80];
+        pbkdf2::pbkdf2_hmac::<Sha256>(password, salt, ROUNDS, &mut bytes);
+        Keys(bytes)
+    }
+
+    fn cipher(&self) -> Aes256Ctr {
+        let (mut key, mut counter) = ([0; 32], [0; 16]);
+        key.copy_from_slice(&self.0[..32]);
+        counter.copy_from_slice(&self.0[64..]);
+        Aes256Ctr::new(&key.into(), &counter.into())
+    }
+
+    fn mac(&self) -> HmacSha256 {
+        #[expect(clippy::expect_used, reason = "an HMAC takes a key of any length")]
+        <HmacSha256 as Mac>::new_from_slice(&self.0[32..64]).expect("an HMAC takes a key of any length")
+    }
+}
+
+fn seal(plain: &[u8], password: &[u8], salt: &[u8], label: &str) -> String {
+    let keys = Keys::derive(password, salt);
+    let padding = BLOCK - plain.len() % BLOCK;
+    let mut text = plain.to_vec();
+    #[expect(clippy::cast_possible_truncation, reason = "at most a block")]
+    text.extend(std::iter::repeat_n(padding as u8, padding));
+    keys.cipher().apply_keystream(&mut text);
+    let mut mac = keys.mac();
+    mac.update(&text);
+    let mac = mac.finalize().into_bytes();
+    let inner = format!("{}\n{}\n{}", hex(salt), hex(&mac), hex(&text));
+    let body = hex(inner.as_bytes());
+    let header = if label == DEFAULT_LABEL || label.is_empty() {
+        "$ANSIBLE_VAULT;1.1;AES256".to_owned()
+    } else {
+        format!("$ANSIBLE_VAULT;1.2;AES256;{label}")
+    };
+    let mut out = header;
+    let mut rest = body.as_str();
+    while !rest.is_empty() {
+        let (line, tail) = rest.split_at(rest.len().min(LINE_LENGTH));
+        out.push('\n');
+        out.push_str(line);
+        rest = tail;
+    }
+    out.push('\n');
+    out
+}
+
+struct Envelope {
+    label: Option<String>,
+    salt: Vec<u8>,
+    mac: Vec<u8>,
+    text: Vec<u8>,
+}
+
+impl Envelope {
+    fn parse(bytes: &[u8]) -> Result<Envelope, VaultError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| VaultError::Damaged("it isn't text"))?.trim_start();
+        let (header, body) = text.split_once('\n').unwrap_or((text, ""));
+        let fields: Vec<&str> = header.trim().split(';').collect();
+        if fields.first() != Some(&"$ANSIBLE_VAULT") {
+            return Err(VaultError::Damaged("it doesn't start with $ANSIBLE_VAULT"));
+        }
+        let label = match fields.as_slice() {
+            [_, "1.1", "AES256"] => None,
+            [_, "1.2", "AES256"] => None,
+            [_, "1.2", "AES256", label] => Some((*label).to_owned()),
+            [_, "1.1", "AES256", ..] => None,
+            [_, rest @ ..] => return Err(VaultError::Unsupported(rest.join(";"))),
+            [] => return Err(VaultError::Damaged("there is no header")),
+        };
+        let inner = unhex(body).ok_or(VaultError::Damaged("its body isn't hexadecimal"))?;
+        let inner =
+            String::from_utf8(inner).map_err(|_| VaultError::Damaged("its inner text isn't hexadecimal"))?;
+        let mut parts = inner.split('\n').map(unhex);
+        let mut part =
+            || parts.next().flatten().ok_or(VaultError::Damaged("salt, HMAC or ciphertext is missing"));
+        Ok(Envelope { label, salt: part()?, mac: part()?, text: part()? })
+    }
+
+    /// The plain text; `None` if the password doesn't fit.
+    fn open(&self, password: &[u8]) -> Result<Option<Vec<u8>>, VaultError> {
+        let keys = Keys::derive(password, &self.salt);
+        let mut mac = keys.mac();
+        mac.update(&self.text);
+        if mac.verify_slice(&self.mac).is_err() {
+            return Ok(None);
+        }
+        let mut plain = self.text.clone();
+        keys.cipher().apply_keystream(&mut plain);
+        let padding = usize::from(*plain.last().ok_or(VaultError::Damaged("it is empty"))?);
+        if padding == 0 || padding > BLOCK || padding > plain.len() {
+            return Err(VaultError::Damaged("its padding is wrong"));
+        }
+        plain.truncate(plain.len() - padding);
+        Ok(Some(plain))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    out
+}
+
+/// Bytes from hexadecimal digits; white space between them doesn't count.
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text
+        .bytes()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .map(|byte| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()?;
+    (digits.len() % 2 == 0).then(|| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+/// Asks the user for a password. The argument is the label; the second one says whether it is for a new
+/// vault and must be asked twice.
+pub type Prompt<'a> = dyn FnMut(&str, bool) -> std::io::Result<String> + 'a;
+
+/// Where the passwords of a run come from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// `--vault-id`: `label@file`, `label@prompt`, or either without a label.
+    pub ids: Vec<String>,
+    /// `--vault-password-file`.
+    pub password_files: Vec<String>,
+    /// `--ask-vault-pass`.
+    pub ask: bool,
+    /// The passwords are for new vaults: a prompt asks twice.
+    pub create: bool,
+}
+
+impl Sources {
+    /// Collects the passwords.
+    ///
+    /// # Errors
+    /// A file can't be read, a script fails, a password is empty, or the prompt fails.
+    pub fn collect(&self, prompt: &mut Prompt<'_>) -> Result<Vault, VaultError> {
+        let mut vault = Vault::default();
+        for id in &self.ids {
+            let (label, source) = match id.split_once('@') {
+                Some((label, source)) if !label.is_empty() => (label, source),
+                Some((_, source)) => (DEFAULT_LABEL, source),
+                None => (DEFAULT_LABEL, id.as_str()),
+            };
+            let password = if matches!(source, "prompt" | "prompt_ask_vault_pass") {
+                ask(label, self.create, prompt)?
+            } else {
+                read_password(Path::new(&expand_home(source)), label, &vault)?
+            };
+            vault.add(label, password);
+        }
+        for file in &self.password_files {
+            let password = read_password(Path::new(&expand_home(file)), DEFAULT_LABEL, &vault)?;
+            vault.add(DEFAULT_LABEL, password);
+        }
+        if self.ask {
+            let password = ask(DEFAULT_LABEL, self.create, prompt)?;
+            vault.add(DEFAULT_LABEL, password);
+        }
+        Ok(vault)
+    }
+}
+
+fn ask(label: &str, create: bool, prompt: &mut Prompt<'_>) -> Result<Vec<u8>, VaultError> {
+    let refuse =
+        |reason: String| VaultError::PasswordFile { path: format!("the prompt for '{label}'"), reason };
+    let password = prompt(label, create).map_err(|error| refuse(error.to_string()))?;
+    let password = password.trim();
+    if password.is_empty() {
+        return Err(refuse("the password is empty".into()));
+    }
+    Ok(password.as_bytes().to_vec())
+}
+
+fn expand_home(path: &str) -> String {
+    match (path.strip_prefix("~/"), std::env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest).to_string_lossy().into_owned(),
+        _ => path.to_owned(),
+    }
+}
+
+/// Reads a password file; an executable one is run and says the password on standard output. A script
+/// whose name ends in `-client` (before the extension) is told the label.
+fn read_password(path: &Path, label: &str, vault: &Vault) -> Result<Vec<u8>, VaultError> {
+    let refuse = |reason: String| VaultError::PasswordFile { path: path.display().to_string(), reason };
+    let executable = path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+    let bytes = if executable {
+        run_script(path, label).map_err(refuse)?
+    } else {
+        std::fs::read(path).map_err(|error| refuse(error.to_string()))?
+    };
+    let bytes = if Vault::is_vault(&bytes) { vault.decrypt_bytes(&bytes)? } else { bytes };
+    let password = bytes.trim_ascii().to_vec();
+    if password.is_empty() {
+        return Err(refuse("the password is empty".into()));
+    }
+    Ok(password)
+}
+
+fn run_script(path: &Path, label: &str) -> Result<Vec<u8>, String> {
+    let absolute = std::path::absolute(path).map_err(|error| error.to_string())?;
+    let mut command = std::process::Command::new(&absolute);
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    if stem.ends_with("-client") {
+        command.args(["--vault-id", label]);
+    }
+    let output = command
+        .stdin(std::process::Stdio::inherit())
+        .stderr(std::process::Stdio::piped())
+        .output()
+        .map_err(|error| format!("it is executable, but it doesn't run: {error}; if it holds the password itself, remove its execute permission"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("the script failed ({}): {}", output.status, said.trim()));
+    }
+    Ok(output.stdout)
+}
