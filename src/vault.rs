@@ -323,7 +323,10 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
         .filter(|byte| !byte.is_ascii_whitespace())
         .map(|byte| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
         .collect::<Option<_>>()?;
-    (digits.len() % 2 == 0).then(|| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+    digits
+        .len()
+        .is_multiple_of(2)
+        .then(|| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 /// Asks the user for a password. The argument is the label; the second one says whether it is for a new
@@ -428,4 +431,179 @@ fn run_script(path: &Path, label: &str) -> Result<Vec<u8>, String> {
         return Err(format!("the script failed ({}): {}", output.status, said.trim()));
     }
     Ok(output.stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by ansible-vault 2.19 with the password `hunter2` (1.1) and, under the id `prod`, `other` (1.2).
+    const FILE_1_1: &str = "$ANSIBLE_VAULT;1.1;AES256\n\
+                             61333633353263336534303030343935613634343133303437666631343033346332373432666336\n\
+                             6637616337323139323337646664336237393166346135660a396263373334633233333761373030\n\
+                             36393633653062393136346163636536366565656339393563636662396234616337396131353765\n\
+                             3562333161313362320a313464333861636565366166656632633836306231373962336431303564\n\
+                             30613934643466663239646430313664373236353637316439396330303030613862643430623862\n\
+                             3264646566663666333763343537363362356435383833356232\n";
+    const FILE_1_2: &str = "$ANSIBLE_VAULT;1.2;AES256;prod\n\
+                             31626131376339343963343838363662653937623535323263306364333937316139623832326263\n\
+                             6564666539373733323739636662633230323733363964650a336133353030636665373064393031\n\
+                             63323230666633323164353236353461623433666364333431313534336366616430666266306533\n\
+                             3764373165373766340a616634373364336234656165663436313939316662393665613634373631\n\
+                             32346164623066393362366135326237343936383466383261343931616530343632373261353632\n\
+                             6537356535326333656239393134663664313434643339373134\n";
+    const WHOLE_BLOCK: &str = "$ANSIBLE_VAULT;1.1;AES256\n\
+                             63376466633066616633623063373834633266393431366433333733666532386339653061396338\n\
+                             3465623739343865643536383761383739393734313934330a396430616332616632303238393834\n\
+                             37363636336234656435613361326232643662353339323134336565326538336530396136316139\n\
+                             3264626630666437360a373931313533656439336631353665656632353939393933333636323531\n\
+                             63356161626432353430303364383237626266643436376636303263646463306336\n";
+    const EMPTY: &str = "$ANSIBLE_VAULT;1.1;AES256\n\
+                             33333035363736366137666532313639633361646438653637363338613166393634396533316433\n\
+                             6462336332623833373633396532613034353439633239300a323538666135663730653964383533\n\
+                             30383434383832643930316531623663316631326463366136653439303137623964303235383637\n\
+                             6431363835326365380a333562353061343435653466636262393234383062386639643731353134\n\
+                             3035\n";
+    const PLAIN: &str = "secret: \"wörld {{ x }}\"\nlist: [1, 2]\n";
+
+    fn vault() -> Vault {
+        Vault::new([("default", "hunter2"), ("prod", "other")])
+    }
+
+    #[test]
+    fn opens_what_ansible_vault_made() {
+        for (envelope, plain) in
+            [(FILE_1_1, PLAIN), (FILE_1_2, PLAIN), (WHOLE_BLOCK, "0123456789abcdef"), (EMPTY, "")]
+        {
+            let opened = vault().decrypt_bytes(envelope.as_bytes()).expect(envelope);
+            assert_eq!(String::from_utf8_lossy(&opened), plain);
+            // As it stands in a playbook: indented, and with the line ends of Windows.
+            let indented = envelope.replace('\n', "\r\n      ");
+            assert_eq!(vault().decrypt_bytes(indented.as_bytes()).expect("indented"), opened);
+        }
+    }
+
+    #[test]
+    fn makes_the_same_envelope_from_the_same_salt() {
+        for (envelope, password, label) in [(FILE_1_1, "hunter2", "default"), (FILE_1_2, "other", "prod")] {
+            let parsed = Envelope::parse(envelope.as_bytes()).expect("an envelope");
+            assert_eq!(seal(PLAIN.as_bytes(), password.as_bytes(), &parsed.salt, label), envelope);
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_opens_again() {
+        let vault = vault();
+        for length in [0, 1, 15, 16, 17, 1000] {
+            let plain = vec![b'x'; length];
+            for label in [None, Some("prod")] {
+                let envelope = vault.encrypt(&plain, label).expect("sealed");
+                assert!(Vault::is_vault(envelope.as_bytes()));
+                assert!(envelope.lines().all(|line| line.len() <= LINE_LENGTH));
+                assert_eq!(vault.decrypt_bytes(envelope.as_bytes()).expect("opened"), plain);
+            }
+        }
+        assert_ne!(vault.encrypt(b"x", None).expect("sealed"), vault.encrypt(b"x", None).expect("sealed"));
+    }
+
+    #[test]
+    fn errors_say_what_was_tried() {
+        let last = if FILE_1_1.ends_with("30\n") { "31\n" } else { "30\n" };
+        let changed = format!("{}{last}", &FILE_1_1[..FILE_1_1.len() - 3]);
+        for (vault, envelope, message) in [
+            (
+                Vault::default(),
+                FILE_1_1,
+                "no vault password was given; use --vault-password-file, --vault-id or --ask-vault-pass",
+            ),
+            (
+                Vault::new([("dev", "a"), ("test", "b")]),
+                FILE_1_2,
+                "none of the vault passwords fits (tried: dev, test); it wants the id 'prod'",
+            ),
+            (
+                Vault::new([("dev", "other")]).match_label(true),
+                FILE_1_2,
+                "none of the vault passwords fits (tried: none); it wants the id 'prod'",
+            ),
+            (
+                vault(),
+                "$ANSIBLE_VAULT;1.0;AES\n61\n",
+                "the vault format '1.0;AES' isn't supported; 1.1 and 1.2 with AES256 are",
+            ),
+            (
+                vault(),
+                "$ANSIBLE_VAULT;1.1;AES256\nzz\n",
+                "the vaulted text is damaged: its body isn't hexadecimal",
+            ),
+            (
+                vault(),
+                "$ANSIBLE_VAULT;1.1;AES256\n",
+                "the vaulted text is damaged: salt, HMAC or ciphertext is missing",
+            ),
+            (vault(), "$ANSIBLE_VAULT", "the vault format '' isn't supported; 1.1 and 1.2 with AES256 are"),
+            (vault(), changed.as_str(), "none of the vault passwords fits (tried: default, prod)"),
+            (vault(), "x", "the vaulted text is damaged: it doesn't start with $ANSIBLE_VAULT"),
+        ] {
+            let error = vault.decrypt_bytes(envelope.as_bytes()).expect_err(message);
+            assert_eq!(error.to_string(), message);
+        }
+        assert_eq!(
+            vault().encrypt(b"x", Some("none")).expect_err("no such id").to_string(),
+            "there is no vault password with the id 'none'"
+        );
+    }
+
+    #[test]
+    fn debug_shows_no_password() {
+        let text = format!("{:?}", vault());
+        assert!(text.contains("prod") && !text.contains("hunter2") && !text.contains("other"), "{text}");
+    }
+
+    #[test]
+    fn passwords_come_from_files_scripts_and_prompts() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a directory");
+        let write = |name: &str, text: &str, mode: u32| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+            path.to_string_lossy().into_owned()
+        };
+        let file = write("pw", "hunter2\n", 0o600);
+        let script = write("pw.sh", "#!/bin/sh\necho from-script\n", 0o700);
+        let client = write("keyring-client.sh", "#!/bin/sh\necho \"$1=$2\"\n", 0o700);
+        let fails = write("fails", "#!/bin/sh\necho no key >&2; exit 3\n", 0o700);
+        let empty = write("empty", " \n", 0o600);
+        let sources = Sources {
+            ids: vec![format!("a@{file}"), script.clone(), format!("dev@{client}"), "p@prompt".into()],
+            password_files: vec![file],
+            ask: true,
+            create: false,
+        };
+        let vault = sources.collect(&mut |label, _| Ok(format!("typed-{label}\n"))).expect("collected");
+        let got: Vec<(String, String)> = vault
+            .secrets
+            .iter()
+            .map(|secret| (secret.label.clone(), String::from_utf8_lossy(&secret.password).into_owned()))
+            .collect();
+        let expected = [
+            ("a", "hunter2"),
+            ("default", "from-script"),
+            ("dev", "--vault-id=dev"),
+            ("p", "typed-p"),
+            ("default", "hunter2"),
+            ("default", "typed-default"),
+        ];
+        assert_eq!(got, expected.map(|(label, password)| (label.to_owned(), password.to_owned())));
+        for (source, message) in [
+            (fails, "the script failed (exit status: 3): no key"),
+            (empty, "the password is empty"),
+            ("/no/such/file".to_owned(), "No such file or directory (os error 2)"),
+        ] {
+            let sources = Sources { ids: vec![source.clone()], ..Sources::default() };
+            let error = sources.collect(&mut |_, _| Ok(String::new())).expect_err(&source);
+            assert_eq!(error.to_string(), format!("can't read the vault password from {source}: {message}"));
+        }
+    }
 }

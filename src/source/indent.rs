@@ -61,7 +61,7 @@ impl Pushed {
         true
     }
 
-    fn from_line(&self, line: usize) -> Option<&str> {
+    fn tail(&self, line: usize) -> Option<&str> {
         if line <= 1 {
             return Some(&self.text);
         }
@@ -71,7 +71,7 @@ impl Pushed {
 
     /// The line on which the brackets close that `line` starts inside of.
     fn end_of_flow(&self, line: usize) -> Option<usize> {
-        let text = self.from_line(line)?;
+        let text = self.tail(line)?;
         let mut number = line;
         let mut depth = 1usize;
         let mut token_start = true;
@@ -97,7 +97,7 @@ impl Pushed {
 
     /// The line on which the quote closes that opens at this place.
     fn end_of_quote(&self, line: usize, column: usize) -> Option<usize> {
-        let text = self.from_line(line)?;
+        let text = self.tail(line)?;
         let start = text.char_indices().nth(column)?.0;
         let length = quoted_length(&text[start..])?;
         Some(line + text[start..start + length].matches('\n').count())
