@@ -12,7 +12,13 @@ use crate::system::{System, SystemError};
 use crate::value::{Map, Value};
 
 pub mod args;
+pub mod copy;
+pub mod file;
+pub mod files;
+pub mod ping;
 pub mod registry;
+pub mod stat;
+pub mod template;
 
 /// What a module's verdict depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

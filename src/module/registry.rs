@@ -3,7 +3,13 @@
 use crate::module::Module;
 
 /// All modules.
-pub const MODULES: &[&Module] = &[];
+pub const MODULES: &[&Module] = &[
+    &super::copy::MODULE,
+    &super::file::MODULE,
+    &super::ping::MODULE,
+    &super::stat::MODULE,
+    &super::template::MODULE,
+];
 
 /// The module that a playbook calls `name`: its full name, an alias, or its short name.
 pub fn find(name: &str) -> Option<&'static Module> {
