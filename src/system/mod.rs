@@ -12,6 +12,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::value::Value;
 
+mod accounts;
+pub mod change;
+pub mod digest;
+pub mod exec;
+pub mod fake;
+pub mod flags;
+pub mod journal;
+pub mod local;
+pub mod overlay;
+mod path;
+pub mod recorder;
+
 /// What kind of thing a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FileKind {
@@ -420,7 +432,8 @@ pub trait System {
     fn resolve(&mut self, path: &Path) -> Result<PathBuf>;
     /// Whether this user may read, write or execute (`rustix`-style bits 4, 2, 1).
     fn access(&mut self, path: &Path, bits: u32) -> Result<bool>;
-    /// The SELinux context, attributes as `lsattr` prints them, extended attributes by name.
+    /// An extended attribute by name, such as `security.selinux`; under [`flags::NAME`] the attributes as
+    /// `lsattr` prints them. Not following a symbolic link.
     fn extended_attribute(&mut self, path: &Path, name: &str) -> Result<Option<Vec<u8>>>;
     /// The account with this name, or number in decimal.
     fn user(&mut self, name_or_id: &str) -> Result<Option<User>>;
@@ -477,4 +490,112 @@ pub trait System {
     fn uncertain(&self) -> Option<String>;
     /// What has been changed, or recorded, so far by this task.
     fn changes(&self) -> &[Change];
+}
+
+/// The file mode creation mask of this process.
+pub(crate) fn process_umask() -> u32 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+            u32::from_str_radix(line.trim(), 8).ok()
+        })
+        .unwrap_or(0o022)
+}
+
+/// A borrowed machine is a machine, so that decorators can be put around one for a while.
+impl<S: System + ?Sized> System for &mut S {
+    fn stat(&mut self, path: &Path) -> Result<Option<Stat>> {
+        (**self).stat(path)
+    }
+    fn stat_follow(&mut self, path: &Path) -> Result<Option<Stat>> {
+        (**self).stat_follow(path)
+    }
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>> {
+        (**self).read(path)
+    }
+    fn read_at(&mut self, path: &Path, offset: u64, length: usize) -> Result<Vec<u8>> {
+        (**self).read_at(path, offset, length)
+    }
+    fn digest(&mut self, path: &Path, algorithm: Algorithm) -> Result<String> {
+        (**self).digest(path, algorithm)
+    }
+    fn list(&mut self, path: &Path) -> Result<Vec<OsString>> {
+        (**self).list(path)
+    }
+    fn read_link(&mut self, path: &Path) -> Result<PathBuf> {
+        (**self).read_link(path)
+    }
+    fn resolve(&mut self, path: &Path) -> Result<PathBuf> {
+        (**self).resolve(path)
+    }
+    fn access(&mut self, path: &Path, bits: u32) -> Result<bool> {
+        (**self).access(path, bits)
+    }
+    fn extended_attribute(&mut self, path: &Path, name: &str) -> Result<Option<Vec<u8>>> {
+        (**self).extended_attribute(path, name)
+    }
+    fn user(&mut self, name_or_id: &str) -> Result<Option<User>> {
+        (**self).user(name_or_id)
+    }
+    fn group(&mut self, name_or_id: &str) -> Result<Option<Group>> {
+        (**self).group(name_or_id)
+    }
+    fn whoami(&mut self) -> Result<User> {
+        (**self).whoami()
+    }
+    fn env(&mut self, name: &str) -> Option<String> {
+        (**self).env(name)
+    }
+    fn query(&mut self, command: &Command) -> Result<Output> {
+        (**self).query(command)
+    }
+    fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>> {
+        (**self).blob(blob)
+    }
+    fn send(&mut self, path: &Path, name: &str) -> Result<()> {
+        (**self).send(path, name)
+    }
+    fn write(
+        &mut self,
+        path: &Path,
+        content: &Content,
+        attributes: &Attributes,
+        options: WriteOptions,
+    ) -> Result<()> {
+        (**self).write(path, content, attributes, options)
+    }
+    fn make_dir(&mut self, path: &Path, attributes: &Attributes) -> Result<()> {
+        (**self).make_dir(path, attributes)
+    }
+    fn remove(&mut self, path: &Path) -> Result<()> {
+        (**self).remove(path)
+    }
+    fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
+        (**self).rename(from, to)
+    }
+    fn link(&mut self, path: &Path, target: &Path, kind: LinkKind) -> Result<()> {
+        (**self).link(path, target, kind)
+    }
+    fn set_attributes(&mut self, path: &Path, attributes: &Attributes, follow: bool) -> Result<()> {
+        (**self).set_attributes(path, attributes, follow)
+    }
+    fn change(&mut self, command: &Command, intent: Intent) -> Result<Done> {
+        (**self).change(command, intent)
+    }
+    fn perform(&mut self, intent: Intent, act: &mut dyn FnMut() -> Result<()>) -> Result<bool> {
+        (**self).perform(intent, act)
+    }
+    fn scratch(&mut self) -> Result<PathBuf> {
+        (**self).scratch()
+    }
+    fn applied(&mut self, applied: Applied) {
+        (**self).applied(applied);
+    }
+    fn uncertain(&self) -> Option<String> {
+        (**self).uncertain()
+    }
+    fn changes(&self) -> &[Change] {
+        (**self).changes()
+    }
 }

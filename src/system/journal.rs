@@ -1,0 +1,213 @@
+//! A real run: changes are made, and noted.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::change::{self, Focus, Ledger};
+use super::{
+    Algorithm, Applied, Attributes, BlobRef, Change, Command, Content, Done, Group, Intent, LinkKind, Output,
+    Result, Stat, System, User, WriteOptions,
+};
+
+/// A machine on which each change is noted.
+#[derive(Debug)]
+pub struct Journal<S> {
+    inner: S,
+    ledger: Ledger,
+    scratch: Option<PathBuf>,
+}
+
+impl<S: System> Journal<S> {
+    /// Nothing changed yet.
+    pub fn new(inner: S) -> Journal<S> {
+        Journal { inner, ledger: Ledger::default(), scratch: None }
+    }
+
+    /// Keep texts for diffs.
+    #[must_use]
+    pub fn with_diff(mut self, diff: bool) -> Journal<S> {
+        self.ledger.diff = diff;
+        self
+    }
+
+    /// The machine below.
+    pub fn inner_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// What was changed since the last call, and what was found right.
+    pub fn take(&mut self) -> (Vec<Change>, Vec<Applied>) {
+        self.ledger.take()
+    }
+
+    fn in_scratch(&self, path: &Path) -> bool {
+        self.scratch.as_ref().is_some_and(|scratch| path.starts_with(scratch))
+    }
+
+    fn watched(
+        &mut self,
+        path: &Path,
+        focus: Focus,
+        digest: Option<String>,
+        operation: impl FnOnce(&mut S) -> Result<()>,
+    ) -> Result<()> {
+        if self.in_scratch(path) {
+            return operation(&mut self.inner);
+        }
+        let focus = Focus { diff: self.ledger.diff, ..focus };
+        change::watched(
+            self,
+            path,
+            focus,
+            digest,
+            |journal| &mut journal.ledger,
+            |journal| operation(&mut journal.inner),
+        )
+    }
+}
+
+impl<S: System> System for Journal<S> {
+    fn stat(&mut self, path: &Path) -> Result<Option<Stat>> {
+        self.inner.stat(path)
+    }
+
+    fn stat_follow(&mut self, path: &Path) -> Result<Option<Stat>> {
+        self.inner.stat_follow(path)
+    }
+
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>> {
+        self.inner.read(path)
+    }
+
+    fn read_at(&mut self, path: &Path, offset: u64, length: usize) -> Result<Vec<u8>> {
+        self.inner.read_at(path, offset, length)
+    }
+
+    fn digest(&mut self, path: &Path, algorithm: Algorithm) -> Result<String> {
+        self.inner.digest(path, algorithm)
+    }
+
+    fn list(&mut self, path: &Path) -> Result<Vec<OsString>> {
+        self.inner.list(path)
+    }
+
+    fn read_link(&mut self, path: &Path) -> Result<PathBuf> {
+        self.inner.read_link(path)
+    }
+
+    fn resolve(&mut self, path: &Path) -> Result<PathBuf> {
+        self.inner.resolve(path)
+    }
+
+    fn access(&mut self, path: &Path, bits: u32) -> Result<bool> {
+        self.inner.access(path, bits)
+    }
+
+    fn extended_attribute(&mut self, path: &Path, name: &str) -> Result<Option<Vec<u8>>> {
+        self.inner.extended_attribute(path, name)
+    }
+
+    fn user(&mut self, name_or_id: &str) -> Result<Option<User>> {
+        self.inner.user(name_or_id)
+    }
+
+    fn group(&mut self, name_or_id: &str) -> Result<Option<Group>> {
+        self.inner.group(name_or_id)
+    }
+
+    fn whoami(&mut self) -> Result<User> {
+        self.inner.whoami()
+    }
+
+    fn env(&mut self, name: &str) -> Option<String> {
+        self.inner.env(name)
+    }
+
+    fn query(&mut self, command: &Command) -> Result<Output> {
+        self.inner.query(command)
+    }
+
+    fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>> {
+        self.inner.blob(blob)
+    }
+
+    fn send(&mut self, path: &Path, name: &str) -> Result<()> {
+        self.inner.send(path, name)
+    }
+
+    fn write(
+        &mut self,
+        path: &Path,
+        content: &Content,
+        attributes: &Attributes,
+        options: WriteOptions,
+    ) -> Result<()> {
+        let digest = change::known_digest(content);
+        self.watched(path, Focus::on(attributes), digest, |inner| {
+            inner.write(path, content, attributes, options)
+        })
+    }
+
+    fn make_dir(&mut self, path: &Path, attributes: &Attributes) -> Result<()> {
+        self.watched(path, Focus::on(attributes), None, |inner| inner.make_dir(path, attributes))
+    }
+
+    fn remove(&mut self, path: &Path) -> Result<()> {
+        self.watched(path, Focus::default(), None, |inner| inner.remove(path))
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
+        if self.in_scratch(from) && self.in_scratch(to) {
+            return self.inner.rename(from, to);
+        }
+        let focus = Focus { diff: self.ledger.diff, ..Focus::default() };
+        let moved = change::look(self, from, &focus)?;
+        let replaced = change::look(self, to, &focus)?;
+        self.inner.rename(from, to)?;
+        self.ledger.renamed(from, to, moved, replaced);
+        Ok(())
+    }
+
+    fn link(&mut self, path: &Path, target: &Path, kind: LinkKind) -> Result<()> {
+        self.watched(path, Focus::default(), None, |inner| inner.link(path, target, kind))
+    }
+
+    fn set_attributes(&mut self, path: &Path, attributes: &Attributes, follow: bool) -> Result<()> {
+        let path = change::target(self, path, follow)?;
+        let focus = Focus { same_content: true, ..Focus::on(attributes) };
+        self.watched(&path, focus, None, |inner| inner.set_attributes(&path, attributes, follow))
+    }
+
+    fn change(&mut self, command: &Command, intent: Intent) -> Result<Done> {
+        let outcome = self.inner.change(command, intent.clone());
+        // Also when it failed half-way: it ran. Not if it could not be started.
+        if !matches!(outcome, Err(super::SystemError::Start { .. })) {
+            self.ledger.intent(&intent);
+        }
+        outcome
+    }
+
+    fn perform(&mut self, intent: Intent, act: &mut dyn FnMut() -> Result<()>) -> Result<bool> {
+        let made = self.inner.perform(intent.clone(), act)?;
+        self.ledger.intent(&intent);
+        Ok(made)
+    }
+
+    fn scratch(&mut self) -> Result<PathBuf> {
+        let scratch = self.inner.scratch()?;
+        self.scratch = Some(scratch.clone());
+        Ok(scratch)
+    }
+
+    fn applied(&mut self, applied: Applied) {
+        self.ledger.applied.push(applied);
+    }
+
+    fn uncertain(&self) -> Option<String> {
+        self.inner.uncertain()
+    }
+
+    fn changes(&self) -> &[Change] {
+        &self.ledger.changes
+    }
+}

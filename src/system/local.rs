@@ -1,0 +1,833 @@
+//! This machine, through system calls: the one place where files are changed and programs started.
+
+use std::collections::HashMap;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags};
+
+use super::digest::{Hasher, of_reader};
+use super::path::{Step, os_error, walk};
+use super::{
+    Algorithm, Applied, Attributes, BlobRef, Change, Command, Content, Done, FileKind, Group, Intent,
+    LinkKind, Output, Result, Stat, System, SystemError, User, WriteOptions, accounts, exec, flags,
+};
+
+/// The machine's way to the controller: content comes and files go.
+pub trait Depot: Send {
+    /// Writes the content into `sink`. The digest is checked by the caller.
+    fn fetch(&mut self, blob: &BlobRef, sink: &mut dyn Write) -> io::Result<()>;
+    /// Sends a file's content under a name.
+    fn send(&mut self, name: &str, content: &mut dyn Read) -> io::Result<()>;
+}
+
+/// No controller: content can't be had.
+#[derive(Debug, Default)]
+pub struct NoDepot;
+
+impl Depot for NoDepot {
+    fn fetch(&mut self, _blob: &BlobRef, _sink: &mut dyn Write) -> io::Result<()> {
+        Err(io::Error::other("there is no controller"))
+    }
+
+    fn send(&mut self, _name: &str, _content: &mut dyn Read) -> io::Result<()> {
+        Err(io::Error::other("there is no controller"))
+    }
+}
+
+/// This machine, as the user that runs this program.
+pub struct Local {
+    depot: Box<dyn Depot>,
+    environment: Vec<(String, String)>,
+    umask: u32,
+    who: User,
+    getent: HashMap<(&'static str, String), Option<String>>,
+    scratch: Option<PathBuf>,
+    selinux: bool,
+}
+
+impl Local {
+    /// This machine, with a way to the controller.
+    pub fn new(depot: Box<dyn Depot>) -> Local {
+        let mut local = Local {
+            depot,
+            environment: Vec::new(),
+            umask: super::process_umask(),
+            who: User {
+                name: String::new(),
+                uid: rustix::process::geteuid().as_raw(),
+                gid: rustix::process::getegid().as_raw(),
+                gecos: String::new(),
+                home: PathBuf::new(),
+                shell: "/bin/sh".into(),
+            },
+            getent: HashMap::new(),
+            scratch: None,
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        };
+        let uid = local.who.uid;
+        let gid = local.who.gid;
+        local.who = match local.user(&uid.to_string()) {
+            Ok(Some(user)) => User { gid, ..user },
+            _ => User { name: uid.to_string(), home: own_home(), ..local.who.clone() },
+        };
+        local
+    }
+
+    /// Variables for the programs that are run from now on, over those of this program.
+    pub fn set_environment(&mut self, environment: Vec<(String, String)>) {
+        self.environment = environment;
+    }
+
+    /// Removes the scratch directory, if there is one.
+    pub fn clear_scratch(&mut self) {
+        if let Some(scratch) = self.scratch.take() {
+            let _ = self.remove(&scratch);
+        }
+    }
+
+    /// The scratch directory, if there is one.
+    pub fn scratch_dir(&self) -> Option<&Path> {
+        self.scratch.as_deref()
+    }
+
+    fn run(&mut self, command: &Command) -> Result<Output> {
+        exec::run(command, &self.environment)
+    }
+
+    /// A line of an account database: from the file, else by way of `getent`, which knows directories too.
+    fn account(&mut self, database: &'static str, key: &str) -> Result<Option<String>> {
+        let path = format!("/etc/{database}");
+        if let Ok(text) = fs::read(&path)
+            && let Some(line) = accounts::find(&String::from_utf8_lossy(&text), key)
+        {
+            return Ok(Some(line));
+        }
+        let cache_key = (database, key.to_string());
+        if let Some(known) = self.getent.get(&cache_key) {
+            return Ok(known.clone());
+        }
+        let found = if key.is_empty() || key.starts_with('-') || !accounts::is_served_elsewhere(database) {
+            None
+        } else {
+            match exec::run(&Command::new(["getent", database, key]), &[]) {
+                Ok(output) if output.success() => output.stdout_text().lines().next().map(String::from),
+                _ => None,
+            }
+        };
+        self.getent.insert(cache_key, found.clone());
+        Ok(found)
+    }
+
+    /// Writes content into a file that was opened for it.
+    fn pour(&mut self, content: &Content, file: &mut File, path: &Path) -> Result<()> {
+        match content {
+            Content::Bytes(bytes) => file.write_all(bytes).map_err(io_error("write", path)),
+            Content::File(source) => {
+                let mut from = open_read(source)?;
+                copy_sparse(&mut from, file).map_err(io_error("write", path))
+            }
+            Content::Blob(blob) => {
+                let mut sink = Checked { file, hasher: Hasher::new(Algorithm::Sha256), size: 0, error: None };
+                let outcome = self.depot.fetch(blob, &mut sink);
+                if let Some(error) = sink.error {
+                    return Err(io_error("write", path)(error));
+                }
+                outcome.map_err(|error| {
+                    SystemError::Other(format!("content for {}: {error}", path.display()))
+                })?;
+                let whole = sink.size == blob.size && sink.hasher.finish() == blob.sha256;
+                if whole { Ok(()) } else { Err(SystemError::Blob(blob.sha256.clone())) }
+            }
+        }
+    }
+
+    /// Sets owner, group, mode and the rest on an open file that is not yet at its place.
+    fn dress(&self, file: &File, path: &Path, attributes: &Attributes, old: Option<&Old>) -> Result<()> {
+        let fail = |error: rustix::io::Errno| io_error("set attributes of", path)(error.into());
+        let now = file.metadata().map_err(io_error("stat", path))?;
+        let uid = attributes.uid.or(old.map(|old| old.uid)).filter(|uid| *uid != now.uid());
+        let gid = attributes.gid.or(old.map(|old| old.gid)).filter(|gid| *gid != now.gid());
+        if let Some(uid) = uid {
+            let outcome = rustix::fs::fchown(file, Some(rustix::fs::Uid::from_raw(uid)), None);
+            // Who may not give a file away keeps it, unless that was asked for.
+            if attributes.uid.is_some() || outcome != Err(rustix::io::Errno::PERM) {
+                outcome.map_err(fail)?;
+            }
+        }
+        if let Some(gid) = gid {
+            let outcome = rustix::fs::fchown(file, None, Some(rustix::fs::Gid::from_raw(gid)));
+            if attributes.gid.is_some() || outcome != Err(rustix::io::Errno::PERM) {
+                outcome.map_err(fail)?;
+            }
+        }
+        for (name, value) in old.map(|old| old.extended.as_slice()).unwrap_or_default() {
+            // A file system or policy that refuses them refuses no content.
+            let _ = rustix::fs::fsetxattr(file, name.as_os_str(), value, XattrFlags::empty());
+        }
+        let mode = attributes.mode.or(old.map(|old| old.mode)).unwrap_or(0o666 & !self.umask);
+        rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).map_err(fail)?;
+        if let Some(context) = &attributes.selinux {
+            rustix::fs::fsetxattr(file, "security.selinux", context.as_bytes(), XattrFlags::empty())
+                .map_err(fail)?;
+        }
+        if let Some(times) = times(attributes) {
+            rustix::fs::futimens(file, &times).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// A new file in a place that had none gets the context that the policy says, not the directory's.
+    fn relabel(&mut self, path: &Path, attributes: &Attributes, existed: bool) {
+        if self.selinux && !existed && attributes.selinux.is_none() {
+            let command = Command::new([OsStr::new("restorecon"), path.as_os_str()]);
+            let _ = self.run(&command);
+        }
+    }
+
+    fn write_in_place(&mut self, path: &Path, content: &Content, attributes: &Attributes) -> Result<()> {
+        // The content is brought together first: only the last step is not atomic.
+        let staged = self.scratch()?.join(format!("unsafe-{}", random_name()));
+        let mut stage = File::options()
+            .write(true)
+            .read(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&staged)
+            .map_err(io_error("write", &staged))?;
+        let outcome = self.pour(content, &mut stage, path).and_then(|()| {
+            let mut file = File::options()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(path)
+                .map_err(io_error("write", path))?;
+            stage.seek(SeekFrom::Start(0)).map_err(io_error("read", &staged))?;
+            io::copy(&mut stage, &mut file).map_err(io_error("write", path))?;
+            file.sync_all().map_err(io_error("write", path))
+        });
+        let _ = fs::remove_file(&staged);
+        outcome?;
+        self.set_attributes(path, attributes, true)
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.clear_scratch();
+    }
+}
+
+/// What a file that is replaced hands on.
+struct Old {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+    extended: Vec<(OsString, Vec<u8>)>,
+}
+
+/// A file that is being filled with content whose digest is known.
+struct Checked<'a> {
+    file: &'a mut File,
+    hasher: Hasher,
+    size: u64,
+    error: Option<io::Error>,
+}
+
+impl Write for Checked<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Err(error) = self.file.write_all(bytes) {
+            let kind = error.kind();
+            self.error = Some(error);
+            return Err(kind.into());
+        }
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl System for Local {
+    fn stat(&mut self, path: &Path) -> Result<Option<Stat>> {
+        present(fs::symlink_metadata(path), path).map(|found| found.as_ref().map(stat_of))
+    }
+
+    fn stat_follow(&mut self, path: &Path) -> Result<Option<Stat>> {
+        match fs::metadata(path) {
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Ok(None),
+            outcome => present(outcome, path).map(|found| found.as_ref().map(stat_of)),
+        }
+    }
+
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>> {
+        let mut file = open_read(path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(io_error("read", path))?;
+        Ok(bytes)
+    }
+
+    fn read_at(&mut self, path: &Path, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let mut file = open_read(path)?;
+        file.seek(SeekFrom::Start(offset)).map_err(io_error("read", path))?;
+        let mut bytes = Vec::new();
+        file.take(length as u64).read_to_end(&mut bytes).map_err(io_error("read", path))?;
+        Ok(bytes)
+    }
+
+    fn digest(&mut self, path: &Path, algorithm: Algorithm) -> Result<String> {
+        let mut file = open_read(path)?;
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
+        of_reader(algorithm, &mut file).map_err(io_error("read", path))
+    }
+
+    fn list(&mut self, path: &Path) -> Result<Vec<OsString>> {
+        let fail = io_error("list", path);
+        let mut names = fs::read_dir(path)
+            .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.file_name())).collect())
+            .map_err(fail)?;
+        let sorted: &mut Vec<OsString> = &mut names;
+        sorted.sort_unstable();
+        Ok(names)
+    }
+
+    fn read_link(&mut self, path: &Path) -> Result<PathBuf> {
+        fs::read_link(path).map_err(io_error("read link", path))
+    }
+
+    fn resolve(&mut self, path: &Path) -> Result<PathBuf> {
+        let start = if path.is_absolute() {
+            PathBuf::new()
+        } else {
+            std::env::current_dir().map_err(io_error("resolve", path))?
+        };
+        walk(&start, path, true, &mut |candidate| match fs::read_link(candidate) {
+            Ok(target) => Ok(Step::Link(target)),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINVAL) => Ok(Step::Other),
+                Some(libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG) => Ok(Step::Missing),
+                _ => Err(io_error("resolve", candidate)(error)),
+            },
+        })
+    }
+
+    fn access(&mut self, path: &Path, bits: u32) -> Result<bool> {
+        let mut access = rustix::fs::Access::EXISTS;
+        for (bit, right) in [
+            (4, rustix::fs::Access::READ_OK),
+            (2, rustix::fs::Access::WRITE_OK),
+            (1, rustix::fs::Access::EXEC_OK),
+        ] {
+            if bits & bit != 0 {
+                access |= right;
+            }
+        }
+        Ok(rustix::fs::accessat(rustix::fs::CWD, path, access, AtFlags::EACCESS).is_ok())
+    }
+
+    fn extended_attribute(&mut self, path: &Path, name: &str) -> Result<Option<Vec<u8>>> {
+        if name == flags::NAME {
+            let Some(stat) = self.stat(path)? else { return Err(os_error("read", path, libc::ENOENT)) };
+            // Opening a device or pipe would do something; what a link points at is another file.
+            if !matches!(stat.kind, FileKind::File | FileKind::Directory) {
+                return Ok(None);
+            }
+            let Ok(file) = open_flags(path) else { return Ok(None) };
+            let bits = rustix::fs::ioctl_getflags(&file);
+            return Ok(bits.ok().map(|bits| flags::text(bits.bits()).into_bytes()));
+        }
+        let mut value = vec![0; 65536];
+        match rustix::fs::lgetxattr(path, name, &mut value) {
+            Ok(length) => {
+                value.truncate(length);
+                Ok(Some(value))
+            }
+            Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => Ok(None),
+            Err(error) => Err(io_error("read attributes of", path)(error.into())),
+        }
+    }
+
+    fn user(&mut self, name_or_id: &str) -> Result<Option<User>> {
+        Ok(self.account("passwd", name_or_id)?.and_then(|line| accounts::user(&line)))
+    }
+
+    fn group(&mut self, name_or_id: &str) -> Result<Option<Group>> {
+        Ok(self.account("group", name_or_id)?.and_then(|line| accounts::group(&line)))
+    }
+
+    fn whoami(&mut self) -> Result<User> {
+        Ok(self.who.clone())
+    }
+
+    fn env(&mut self, name: &str) -> Option<String> {
+        let own = self.environment.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        own.or_else(|| std::env::var(name).ok())
+    }
+
+    fn query(&mut self, command: &Command) -> Result<Output> {
+        self.run(command)
+    }
+
+    fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.depot.fetch(blob, &mut bytes).map_err(|error| SystemError::Other(error.to_string()))?;
+        if super::digest::of_bytes(Algorithm::Sha256, &bytes) == blob.sha256 {
+            Ok(bytes)
+        } else {
+            Err(SystemError::Blob(blob.sha256.clone()))
+        }
+    }
+
+    fn send(&mut self, path: &Path, name: &str) -> Result<()> {
+        let mut file = open_read(path)?;
+        self.depot.send(name, &mut file).map_err(io_error("send", path))
+    }
+
+    fn write(
+        &mut self,
+        path: &Path,
+        content: &Content,
+        attributes: &Attributes,
+        options: WriteOptions,
+    ) -> Result<()> {
+        let outcome = self.replace(path, content, attributes);
+        match outcome {
+            Err(error) if options.unsafe_writes && is_refusal(&error) => {
+                self.write_in_place(path, content, attributes)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn make_dir(&mut self, path: &Path, attributes: &Attributes) -> Result<()> {
+        let fail = io_error("make directory", path);
+        // Narrow first: with a wider mode than wished somebody could get in before it is set.
+        let mode = attributes.mode.unwrap_or(0o777) & 0o777;
+        let private = if attributes.uid.is_some() || attributes.gid.is_some() { mode & 0o700 } else { mode };
+        rustix::fs::mkdir(path, Mode::from_raw_mode(private)).map_err(|error| fail(error.into()))?;
+        let mut wanted = attributes.clone();
+        if attributes.mode.is_none() && private != mode {
+            let inherited = self.stat(path)?.map_or(0, |stat| stat.mode & 0o2000);
+            wanted.mode = Some((0o777 & !self.umask) | inherited);
+        }
+        if let Err(error) = self.set_attributes(path, &wanted, false) {
+            let _ = rustix::fs::rmdir(path);
+            return Err(error);
+        }
+        self.relabel(path, attributes, false);
+        Ok(())
+    }
+
+    fn remove(&mut self, path: &Path) -> Result<()> {
+        let fail = |error: rustix::io::Errno| io_error("remove", path)(error.into());
+        let stat = fs::symlink_metadata(path).map_err(io_error("remove", path))?;
+        if !stat.is_dir() {
+            return rustix::fs::unlink(path).map_err(fail);
+        }
+        let (parent, name) = split(path, "remove")?;
+        let parent = open_dir(&parent, path, "remove")?;
+        remove_tree(parent.as_fd(), &name, stat.dev(), path)
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
+        rustix::fs::rename(from, to).map_err(|error| io_error("rename", from)(error.into()))?;
+        sync_parent(to);
+        Ok(())
+    }
+
+    fn link(&mut self, path: &Path, target: &Path, kind: LinkKind) -> Result<()> {
+        let fail = |error: rustix::io::Errno| io_error("link", path)(error.into());
+        if fs::symlink_metadata(path).is_ok_and(|stat| stat.is_dir()) {
+            return Err(os_error("link", path, libc::EISDIR));
+        }
+        let (parent, name) = split(path, "link")?;
+        let directory = open_dir(&parent, path, "link")?;
+        let temporary = temporary_name(&name);
+        match kind {
+            LinkKind::Symbolic => rustix::fs::symlinkat(target, &directory, &temporary).map_err(fail)?,
+            LinkKind::Hard => {
+                rustix::fs::linkat(rustix::fs::CWD, target, &directory, &temporary, AtFlags::empty())
+                    .map_err(|error| io_error("link", target)(error.into()))?;
+            }
+        }
+        let outcome = rustix::fs::renameat(&directory, &temporary, &directory, &name).map_err(fail);
+        // Between two names of one file rename does nothing.
+        let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
+        outcome?;
+        self.relabel(path, &Attributes::default(), false);
+        Ok(())
+    }
+
+    fn set_attributes(&mut self, path: &Path, attributes: &Attributes, follow: bool) -> Result<()> {
+        let fail = |error: rustix::io::Errno| io_error("set attributes of", path)(error.into());
+        let found = if follow { fs::metadata(path) } else { fs::symlink_metadata(path) };
+        let now = found.map_err(io_error("set attributes of", path))?;
+        let at = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+        if attributes.flags.as_deref().is_some_and(|wish| wish.starts_with(['-', '='])) {
+            // What is immutable must be set free before anything else can be set.
+            set_flags(path, attributes)?;
+        }
+        let uid = attributes.uid.filter(|uid| *uid != now.uid()).map(rustix::fs::Uid::from_raw);
+        let gid = attributes.gid.filter(|gid| *gid != now.gid()).map(rustix::fs::Gid::from_raw);
+        if uid.is_some() || gid.is_some() {
+            rustix::fs::chownat(rustix::fs::CWD, path, uid, gid, at).map_err(fail)?;
+        }
+        if let Some(mode) = attributes.mode
+            && !now.is_symlink()
+        {
+            rustix::fs::chmodat(rustix::fs::CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())
+                .map_err(fail)?;
+        }
+        if let Some(context) = &attributes.selinux {
+            let set = if follow { rustix::fs::setxattr } else { rustix::fs::lsetxattr };
+            set(path, "security.selinux", context.as_bytes(), XattrFlags::empty()).map_err(fail)?;
+        }
+        if let Some(times) = times(attributes) {
+            rustix::fs::utimensat(rustix::fs::CWD, path, &times, at).map_err(fail)?;
+        }
+        if attributes.flags.as_deref().is_some_and(|wish| !wish.starts_with(['-', '='])) {
+            set_flags(path, attributes)?;
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, command: &Command, _intent: Intent) -> Result<Done> {
+        let output = self.run(command);
+        self.getent.clear();
+        output.map(Done::Made)
+    }
+
+    fn perform(&mut self, _intent: Intent, act: &mut dyn FnMut() -> Result<()>) -> Result<bool> {
+        let outcome = act();
+        self.getent.clear();
+        outcome.map(|()| true)
+    }
+
+    fn scratch(&mut self) -> Result<PathBuf> {
+        if let Some(scratch) = &self.scratch {
+            return Ok(scratch.clone());
+        }
+        let scratch = make_private_dir("setpoint")?;
+        self.scratch = Some(scratch.clone());
+        Ok(scratch)
+    }
+
+    fn applied(&mut self, _applied: Applied) {}
+
+    fn uncertain(&self) -> Option<String> {
+        None
+    }
+
+    fn changes(&self) -> &[Change] {
+        &[]
+    }
+}
+
+impl Local {
+    /// Writes beside the file and renames over it.
+    fn replace(&mut self, path: &Path, content: &Content, attributes: &Attributes) -> Result<()> {
+        let (parent, name) = split(path, "write")?;
+        let directory = open_dir(&parent, path, "write")?;
+        let old = old_of(path)?;
+        let temporary = temporary_name(&name);
+        let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&directory, &temporary, create, Mode::from_raw_mode(0o600))
+            .map_err(|error| io_error("write", path)(error.into()))?;
+        let mut file = File::from(opened);
+        let outcome = self
+            .pour(content, &mut file, path)
+            .and_then(|()| self.dress(&file, path, attributes, old.as_ref()))
+            .and_then(|()| file.sync_all().map_err(io_error("write", path)))
+            .and_then(|()| {
+                rustix::fs::renameat(&directory, &temporary, &directory, &name)
+                    .map_err(|error| io_error("write", path)(error.into()))
+            });
+        if let Err(error) = outcome {
+            let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
+            return Err(error);
+        }
+        let _ = rustix::fs::fsync(&directory);
+        if attributes.flags.is_some() {
+            set_flags(path, attributes)?;
+        }
+        self.relabel(path, attributes, old.is_some());
+        Ok(())
+    }
+}
+
+/// Errors after which `unsafe_writes` tries the other way: the directory or the mount refuses a rename.
+fn is_refusal(error: &SystemError) -> bool {
+    let refusals = [libc::EBUSY, libc::EXDEV, libc::EACCES, libc::EPERM, libc::EROFS, libc::ETXTBSY];
+    error.errno().is_some_and(|number| refusals.contains(&number))
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> SystemError {
+    move |source| SystemError::Io { action, path: path.to_path_buf(), source }
+}
+
+fn present(outcome: io::Result<fs::Metadata>, path: &Path) -> Result<Option<fs::Metadata>> {
+    match outcome {
+        Ok(found) => Ok(Some(found)),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => Ok(None),
+            _ => Err(io_error("stat", path)(error)),
+        },
+    }
+}
+
+fn stat_of(found: &fs::Metadata) -> Stat {
+    let kind = found.file_type();
+    #[expect(clippy::cast_precision_loss, reason = "seconds with fractions are a float everywhere")]
+    let time = |seconds: i64, nanos: i64| seconds as f64 + nanos as f64 / 1e9;
+    Stat {
+        kind: if kind.is_symlink() {
+            FileKind::Link
+        } else if kind.is_dir() {
+            FileKind::Directory
+        } else if kind.is_fifo() {
+            FileKind::Fifo
+        } else if kind.is_socket() {
+            FileKind::Socket
+        } else if kind.is_char_device() {
+            FileKind::CharDevice
+        } else if kind.is_block_device() {
+            FileKind::BlockDevice
+        } else {
+            FileKind::File
+        },
+        mode: found.mode() & 0o7777,
+        uid: found.uid(),
+        gid: found.gid(),
+        size: found.size(),
+        mtime: time(found.mtime(), found.mtime_nsec()),
+        atime: time(found.atime(), found.atime_nsec()),
+        ctime: time(found.ctime(), found.ctime_nsec()),
+        inode: found.ino(),
+        device: found.dev(),
+        links: found.nlink(),
+        device_type: found.rdev(),
+        blocks: found.blocks(),
+        block_size: found.blksize(),
+    }
+}
+
+/// Opens a file for reading; never waits for the other end of a pipe.
+fn open_read(path: &Path) -> Result<File> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)
+        .map_err(io_error("read", path))?;
+    if file.metadata().map_err(io_error("read", path))?.is_dir() {
+        return Err(os_error("read", path, libc::EISDIR));
+    }
+    Ok(file)
+}
+
+fn split(path: &Path, action: &'static str) -> Result<(PathBuf, OsString)> {
+    let name = path.file_name().ok_or_else(|| os_error(action, path, libc::EBUSY))?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    Ok((parent, name.to_os_string()))
+}
+
+fn open_dir(directory: &Path, path: &Path, action: &'static str) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(directory, flags, Mode::empty())
+        // A directory that may be written but not read can still be worked in.
+        .or_else(|_| {
+            rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        })
+        .map_err(|error| io_error(action, path)(error.into()))
+}
+
+fn sync_parent(path: &Path) {
+    if let Ok((parent, _)) = split(path, "write")
+        && let Ok(directory) = open_dir(&parent, path, "write")
+    {
+        let _ = rustix::fs::fsync(&directory);
+    }
+}
+
+/// What a file that is about to be replaced hands on; `None` unless it is a regular file.
+fn old_of(path: &Path) -> Result<Option<Old>> {
+    let Some(found) = present(fs::symlink_metadata(path), path)? else { return Ok(None) };
+    if found.is_dir() {
+        return Err(os_error("write", path, libc::EISDIR));
+    }
+    if !found.is_file() {
+        return Ok(None);
+    }
+    Ok(Some(Old {
+        uid: found.uid(),
+        gid: found.gid(),
+        mode: found.mode() & 0o7777,
+        extended: extended_of(path),
+    }))
+}
+
+/// The extended attributes that belong to a name rather than to one content: context, ACL, the user's own.
+fn extended_of(path: &Path) -> Vec<(OsString, Vec<u8>)> {
+    let mut names = vec![0; 65536];
+    let Ok(length) = rustix::fs::llistxattr(path, &mut names) else { return Vec::new() };
+    let handed_on = |name: &&[u8]| {
+        name.starts_with(b"user.") || **name == *b"security.selinux" || **name == *b"system.posix_acl_access"
+    };
+    names[..length]
+        .split(|byte| *byte == 0)
+        .filter(handed_on)
+        .filter_map(|name| {
+            let name = OsString::from_vec(name.to_vec());
+            let mut value = vec![0; 65536];
+            let length = rustix::fs::lgetxattr(path, name.as_os_str(), &mut value).ok()?;
+            value.truncate(length);
+            Some((name, value))
+        })
+        .collect()
+}
+
+fn times(attributes: &Attributes) -> Option<Timestamps> {
+    if attributes.mtime.is_none() && attributes.atime.is_none() {
+        return None;
+    }
+    let omit = Timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT as _ };
+    #[expect(clippy::cast_possible_truncation, reason = "a time in seconds fits")]
+    let spec = |time: f64| Timespec {
+        tv_sec: time.floor() as i64,
+        tv_nsec: (((time - time.floor()) * 1e9).round().min(999_999_999.0)) as _,
+    };
+    Some(Timestamps {
+        last_access: attributes.atime.map_or(omit, spec),
+        last_modification: attributes.mtime.map_or(omit, spec),
+    })
+}
+
+fn open_flags(path: &Path) -> Result<OwnedFd> {
+    let how = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, how, Mode::empty())
+        .map_err(|error| io_error("read attributes of", path)(error.into()))
+}
+
+fn set_flags(path: &Path, attributes: &Attributes) -> Result<()> {
+    let Some(wish) = &attributes.flags else { return Ok(()) };
+    let fail = |error: rustix::io::Errno| io_error("set attributes of", path)(error.into());
+    let file = open_flags(path)?;
+    let now = rustix::fs::ioctl_getflags(&file).map_err(fail)?;
+    let wanted = flags::apply(now.bits(), wish).map_err(SystemError::Other)?;
+    if wanted == now.bits() {
+        return Ok(());
+    }
+    rustix::fs::ioctl_setflags(&file, rustix::fs::IFlags::from_bits_retain(wanted)).map_err(fail)
+}
+
+/// Copies what holds data and leaves the holes.
+fn copy_sparse(from: &mut File, to: &mut File) -> io::Result<()> {
+    let found = from.metadata()?;
+    let size = found.size();
+    let sparse = found.is_file() && found.blocks() * 512 < size;
+    if !sparse {
+        // Within the kernel where the file systems can do that.
+        return io::copy(from, to).map(|_| ());
+    }
+    let mut at = 0;
+    while at < size {
+        let start = match rustix::fs::seek(&*from, rustix::fs::SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(&*from, rustix::fs::SeekFrom::Hole(start))?;
+        from.seek(SeekFrom::Start(start))?;
+        to.seek(SeekFrom::Start(start))?;
+        let copied = io::copy(&mut from.take(end - start), to)?;
+        if copied != end - start {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        at = end;
+    }
+    to.set_len(size)
+}
+
+/// Removes a directory with all that is in it, by way of its parent, not following links.
+fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr, device: u64, path: &Path) -> Result<()> {
+    let fail = |error: rustix::io::Errno| io_error("remove", path)(error.into());
+    let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(parent, name, how, Mode::empty()).map_err(fail)?;
+    if rustix::fs::fstat(&directory).map_err(fail)?.st_dev as u64 != device {
+        return Err(SystemError::Other(format!("{} is a mount point; it is not removed", path.display())));
+    }
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(&directory).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_os_string();
+        if name != "." && name != ".." {
+            names.push(name);
+        }
+    }
+    for child in names {
+        match rustix::fs::unlinkat(&directory, &child, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {
+                let stat = rustix::fs::statat(&directory, &child, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
+                let inner = path.join(&child);
+                if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Directory {
+                    return Err(os_error("remove", &inner, libc::EPERM));
+                }
+                remove_tree(directory.as_fd(), &child, device, &inner)?;
+            }
+            Err(error) => return Err(io_error("remove", &path.join(&child))(error.into())),
+        }
+    }
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(fail)
+}
+
+/// A name for a file that is going to be renamed; hidden, and no longer than names may be.
+fn temporary_name(name: &OsStr) -> CString {
+    let mut bytes = b".".to_vec();
+    bytes.extend_from_slice(&name.as_bytes()[..name.len().min(200)]);
+    bytes.extend_from_slice(b".setpoint-");
+    bytes.extend_from_slice(random_name().as_bytes());
+    CString::new(bytes).unwrap_or_default()
+}
+
+/// Sixteen hexadecimal digits that nobody can guess.
+pub(crate) fn random_name() -> String {
+    use std::hash::{BuildHasher, Hasher as _};
+    // Keyed from the system's randomness.
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    format!("{:016x}", hasher.finish())
+}
+
+/// Makes a directory that nobody else can enter, in the first place for temporary files that takes it.
+pub(crate) fn make_private_dir(label: &str) -> Result<PathBuf> {
+    let named = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let places = named("TMPDIR")
+        .into_iter()
+        .chain(["/tmp", "/var/tmp"].map(PathBuf::from))
+        .chain(named("XDG_RUNTIME_DIR"))
+        .chain([PathBuf::from("/dev/shm")]);
+    let mut last = None;
+    for place in places {
+        let path = place.join(format!(".{label}-{}", random_name()));
+        match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o700)) {
+            Ok(()) => return Ok(path),
+            Err(error) => last = Some(io_error("make directory", &path)(error.into())),
+        }
+    }
+    Err(last.unwrap_or_else(|| SystemError::Other("there is no place for temporary files".into())))
+}
+
+fn own_home() -> PathBuf {
+    std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from)
+}
