@@ -37,8 +37,10 @@ impl Snapshot {
 /// Which properties beyond the usual a snapshot holds, and what need not be computed.
 #[derive(Clone, Debug, Default)]
 pub struct Focus {
-    /// The operation sets times.
-    pub times: bool,
+    /// The operation sets the time of the last change.
+    pub mtime: bool,
+    /// The operation sets the time of the last access (which looking may change).
+    pub atime: bool,
     /// The operation sets the SELinux context.
     pub selinux: bool,
     /// The operation sets `chattr` flags.
@@ -55,7 +57,8 @@ impl Focus {
     /// What matters to an operation that sets these attributes.
     pub fn on(attributes: &Attributes) -> Focus {
         Focus {
-            times: attributes.mtime.is_some() || attributes.atime.is_some(),
+            mtime: attributes.mtime.is_some(),
+            atime: attributes.atime.is_some(),
             selinux: attributes.selinux.is_some(),
             flags: attributes.flags.is_some(),
             ..Focus::default()
@@ -110,8 +113,10 @@ pub fn look(system: &mut dyn System, path: &Path, focus: &Focus) -> Result<Snaps
         }
         _ => {}
     }
-    if focus.times {
+    if focus.mtime {
         state.insert("mtime".into(), stat.mtime.into());
+    }
+    if focus.atime {
         state.insert("atime".into(), stat.atime.into());
     }
     for (wanted, name, key) in

@@ -557,10 +557,10 @@ impl Overlay {
     pub fn rename(&mut self, base: &mut dyn System, from: &Path, to: &Path) -> Result<()> {
         let source = self.locate(base, from, false)?;
         let target = self.locate(base, to, false)?;
-        let moved =
-            self.stat_at(base, &source)?.ok_or_else(|| self.missing(base, "rename", from, &source))?;
         self.check_parent(base, "rename", from, &source)?;
         self.check_parent(base, "rename", to, &target)?;
+        let moved =
+            self.stat_at(base, &source)?.ok_or_else(|| self.missing(base, "rename", from, &source))?;
         if source == target {
             return Ok(());
         }
