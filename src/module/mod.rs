@@ -12,11 +12,15 @@ use crate::system::{System, SystemError};
 use crate::value::{Map, Value};
 
 pub mod args;
+pub mod blockinfile;
 pub mod copy;
 pub mod file;
 pub mod files;
+pub mod lineinfile;
 pub mod ping;
+pub mod regex;
 pub mod registry;
+pub mod replace;
 pub mod stat;
 pub mod template;
 

@@ -4,9 +4,12 @@ use crate::module::Module;
 
 /// All modules.
 pub const MODULES: &[&Module] = &[
+    &super::blockinfile::MODULE,
     &super::copy::MODULE,
     &super::file::MODULE,
+    &super::lineinfile::MODULE,
     &super::ping::MODULE,
+    &super::replace::MODULE,
     &super::stat::MODULE,
     &super::template::MODULE,
 ];
