@@ -13,14 +13,20 @@ use crate::value::{Map, Value};
 
 pub mod args;
 pub mod blockinfile;
+pub mod clock;
+pub mod command;
 pub mod copy;
+pub mod facts;
 pub mod file;
 pub mod files;
+pub mod host;
 pub mod lineinfile;
 pub mod ping;
 pub mod regex;
 pub mod registry;
 pub mod replace;
+pub mod script;
+pub mod setup;
 pub mod stat;
 pub mod template;
 

@@ -5,11 +5,15 @@ use crate::module::Module;
 /// All modules.
 pub const MODULES: &[&Module] = &[
     &super::blockinfile::MODULE,
+    &super::command::COMMAND,
     &super::copy::MODULE,
     &super::file::MODULE,
     &super::lineinfile::MODULE,
     &super::ping::MODULE,
     &super::replace::MODULE,
+    &super::script::SCRIPT,
+    &super::setup::SETUP,
+    &super::command::SHELL,
     &super::stat::MODULE,
     &super::template::MODULE,
 ];

@@ -8,6 +8,7 @@ use super::change::{self, Focus, Ledger};
 use super::digest::of_bytes;
 use super::overlay::Overlay;
 use super::path::os_error;
+use super::probe::{Answer, Probe};
 use super::{
     Algorithm, Applied, Attributes, BlobRef, Change, Command, Content, Done, FileKind, Group, Intent,
     LinkKind, Output, Result, Stat, System, SystemError, User, WriteOptions,
@@ -35,6 +36,7 @@ pub struct Fake {
     sent: Vec<(String, Vec<u8>)>,
     ledger: Ledger,
     scratch: bool,
+    answers: Vec<(Probe, Answer)>,
 }
 
 /// Where [`Fake`]'s scratch directory is.
@@ -69,6 +71,7 @@ impl Fake {
             sent: Vec::new(),
             ledger: Ledger::default(),
             scratch: false,
+            answers: Vec::new(),
         };
         fake.env.insert("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into());
         fake.env.insert("HOME".into(), "/root".into());
@@ -193,6 +196,13 @@ impl Fake {
     ) {
         let argv = argv.iter().map(ToString::to_string).collect();
         self.scripts.push(Script { argv, prefix, behaviour: Some(Box::new(behaviour)) });
+    }
+
+    /// The kernel answers this question so.
+    #[must_use]
+    pub fn with_answer(mut self, probe: Probe, answer: Answer) -> Fake {
+        self.answers.push((probe, answer));
+        self
     }
 
     /// Content that the controller holds.
@@ -439,6 +449,13 @@ impl System for Fake {
         self.run(command, false)
     }
 
+    fn probe(&mut self, probe: &Probe) -> Result<Answer> {
+        let known = self.answers.iter().rev().find(|(asked, _)| asked == probe);
+        known
+            .map(|(_, answer)| answer.clone())
+            .ok_or_else(|| SystemError::Other(format!("no answer for {probe:?}")))
+    }
+
     fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>> {
         self.blobs.get(&blob.sha256).cloned().ok_or_else(|| SystemError::Blob(blob.sha256.clone()))
     }
@@ -619,6 +636,10 @@ impl System for Base {
 
     fn query(&mut self, command: &Command) -> Result<Output> {
         Err(SystemError::Other(format!("no script for `{}`", command.line())))
+    }
+
+    fn probe(&mut self, probe: &Probe) -> Result<Answer> {
+        Err(SystemError::Other(format!("no answer for {probe:?}")))
     }
 
     fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>> {

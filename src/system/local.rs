@@ -376,6 +376,10 @@ impl System for Local {
         self.run(command)
     }
 
+    fn probe(&mut self, probe: &super::probe::Probe) -> Result<super::probe::Answer> {
+        super::probe::ask(probe)
+    }
+
     fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.depot.fetch(blob, &mut bytes).map_err(|error| SystemError::Other(error.to_string()))?;

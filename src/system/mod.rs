@@ -22,6 +22,7 @@ pub mod journal;
 pub mod local;
 pub mod overlay;
 mod path;
+pub mod probe;
 pub mod recorder;
 
 /// What kind of thing a path names.
@@ -445,6 +446,8 @@ pub trait System {
     fn env(&mut self, name: &str) -> Option<String>;
     /// Runs a command that only looks. It must not change anything.
     fn query(&mut self, command: &Command) -> Result<Output>;
+    /// Asks the kernel what no file tells.
+    fn probe(&mut self, probe: &probe::Probe) -> Result<probe::Answer>;
     /// The content that the controller holds, whole. Not for content that may be large.
     fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>>;
     /// Sends a file's content to the controller in chunks, under `name` (`fetch`).
@@ -550,6 +553,10 @@ impl<S: System + ?Sized> System for &mut S {
     fn query(&mut self, command: &Command) -> Result<Output> {
         (**self).query(command)
     }
+    fn probe(&mut self, probe: &probe::Probe) -> Result<probe::Answer> {
+        (**self).probe(probe)
+    }
+
     fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>> {
         (**self).blob(blob)
     }

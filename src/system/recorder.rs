@@ -166,6 +166,10 @@ impl<S: System> System for Recorder<S> {
         self.inner.query(command)
     }
 
+    fn probe(&mut self, probe: &super::probe::Probe) -> Result<super::probe::Answer> {
+        self.inner.probe(probe)
+    }
+
     fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>> {
         self.inner.blob(blob)
     }
