@@ -12,6 +12,8 @@ pub mod protocol;
 #[cfg(feature = "controller")]
 pub mod source;
 pub mod system;
+#[cfg(feature = "controller")]
+pub mod transport;
 pub mod value;
 #[cfg(feature = "controller")]
 pub mod vault;
