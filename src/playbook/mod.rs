@@ -8,6 +8,18 @@ use std::sync::Arc;
 
 use crate::value::{Map, Origin, Value};
 
+pub mod args;
+pub mod collections;
+pub mod keywords;
+pub mod known;
+pub mod loader;
+pub mod names;
+mod play;
+mod roles;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
 /// All plays of one playbook file, `import_playbook` expanded.
 #[derive(Debug)]
 pub struct Playbook {
@@ -120,7 +132,7 @@ pub struct Block {
 }
 
 /// One role as it is used at one place (its parameters included).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Role {
     /// Unique within the run.
     pub id: u64,
@@ -136,7 +148,8 @@ pub struct Role {
     pub entry_vars: Arc<Map>,
     /// Role params: unknown keys of the entry.
     pub params: Arc<Map>,
-    /// Roles that led here by dependency or include, nearest first.
+    /// Roles that led here by dependency or include, nearest first. A parent that depends on this role is
+    /// held without its dependencies (it has the same id).
     pub parents: Vec<Arc<Role>>,
     /// Roles that it depends on, directly, in order.
     pub dependencies: Vec<Arc<Role>>,
@@ -224,6 +237,17 @@ pub struct Task {
     pub handler: bool,
     /// Made by the loader (gather facts, flush, argument validation), not written by anybody.
     pub implicit: bool,
+    /// For a dynamic include: what is inherited around it, and so by what it includes.
+    pub around: Option<Arc<Around>>,
+}
+
+/// What is inherited at a place.
+#[derive(Clone, Debug, Default)]
+pub struct Around {
+    /// Keywords.
+    pub keywords: Arc<Keywords>,
+    /// `notify` of blocks.
+    pub notify: Vec<Value>,
 }
 
 /// Variables that come with a block, a task or an include.
