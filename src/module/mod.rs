@@ -19,6 +19,8 @@ pub mod copy;
 pub mod facts;
 pub mod file;
 pub mod files;
+pub mod getent;
+pub mod group;
 pub mod host;
 pub mod lineinfile;
 pub mod ping;
@@ -29,6 +31,7 @@ pub mod script;
 pub mod setup;
 pub mod stat;
 pub mod template;
+pub mod user;
 
 /// What a module's verdict depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

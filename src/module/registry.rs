@@ -8,6 +8,8 @@ pub const MODULES: &[&Module] = &[
     &super::command::COMMAND,
     &super::copy::MODULE,
     &super::file::MODULE,
+    &super::getent::MODULE,
+    &super::group::MODULE,
     &super::lineinfile::MODULE,
     &super::ping::MODULE,
     &super::replace::MODULE,
@@ -16,6 +18,7 @@ pub const MODULES: &[&Module] = &[
     &super::command::SHELL,
     &super::stat::MODULE,
     &super::template::MODULE,
+    &super::user::MODULE,
 ];
 
 /// The module that a playbook calls `name`: its full name, an alias, or its short name.
