@@ -88,8 +88,8 @@ const KEYWORDS: &[(&str, Effect)] = &[
     ("ipqos", Irrelevant),
     ("kbdinteractiveauthentication", Honoured),
     ("kbdinteractivedevices", Irrelevant),
-    ("kexalgorithms", Honoured),
     ("keepalive", Irrelevant),
+    ("kexalgorithms", Honoured),
     ("knownhostscommand", Unsupported),
     ("localcommand", Irrelevant),
     ("localforward", Irrelevant),
@@ -214,6 +214,10 @@ impl Setting {
 
     fn number(&self) -> Result<u32, Cause> {
         self.one()?.parse().map_err(|_| self.error("must be a number"))
+    }
+
+    fn is_none(&self) -> bool {
+        self.arguments.first().is_some_and(|argument| argument.eq_ignore_ascii_case("none"))
     }
 
     fn is_off(&self) -> bool {
@@ -882,7 +886,7 @@ impl Resolver<'_> {
 
     fn proxy(&self) -> Result<Proxy, Cause> {
         if let Some(setting) = self.first("proxyjump") {
-            if !setting.is_off() {
+            if !setting.is_none() {
                 let text = self.expand(setting.one()?).map_err(|reason| setting.error(reason))?;
                 let hops: Option<Vec<Hop>> = text.split(',').map(parse_hop).collect();
                 return match hops {
@@ -893,7 +897,7 @@ impl Resolver<'_> {
             return Ok(Proxy::Direct);
         }
         match self.first("proxycommand") {
-            Some(setting) if !setting.is_off() => {
+            Some(setting) if !setting.is_none() => {
                 // Quotes around the whole are the shell's business except on a command line, where
                 // `-o 'ProxyCommand="…"'` is the usual way to write it.
                 let text = match setting.arguments.as_slice() {
@@ -1134,5 +1138,258 @@ pub(super) fn choose_algorithms<T: Clone>(
             chosen
         }
         _ => named(list),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOME: &str = "/home/me";
+
+    /// Resolves `host` with a configuration text and a command line.
+    fn resolved(config: &str, command_line: &str, host: &str) -> Result<Resolved, String> {
+        let words = shlex::split(command_line).expect("words");
+        let environment = Environment::new(PathBuf::from(HOME), "me".to_owned());
+        let go = || {
+            let arguments = Arguments::parse(&words, "ansible_ssh_common_args")?;
+            let base = Path::new("/home/me/.ssh");
+            let file = File::parse(config, Path::new("config"), base, Path::new(HOME), 0)?;
+            resolve(host, &arguments, &[&file], &environment)
+        };
+        go().map_err(|cause| cause.to_string())
+    }
+
+    /// The way to a host in short: `user@host:port`.
+    fn way(config: &str, command_line: &str, host: &str) -> String {
+        match resolved(config, command_line, host) {
+            Ok(resolved) => format!("{}@{}:{}", resolved.user, resolved.host_name, resolved.port),
+            Err(error) => error,
+        }
+    }
+
+    #[test]
+    fn keywords_are_sorted() {
+        assert!(KEYWORDS.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
+
+    #[test]
+    fn the_first_value_wins_and_patterns_choose() {
+        let cases = [
+            ("", "", "h", "me@h:22"),
+            ("User a\nUser b", "", "h", "a@h:22"),
+            ("Host h\n User a\nHost *\n User b\n Port 23", "", "h", "a@h:23"),
+            ("Host h\n User a\nHost *\n User b\n Port 23", "", "other", "b@other:23"),
+            ("Host *.example.com !bad.example.com\n User a", "", "good.example.com", "a@good.example.com:22"),
+            ("Host *.example.com !bad.example.com\n User a", "", "bad.example.com", "me@bad.example.com:22"),
+            ("Host web? db*\n HostName %h.lan", "", "web1", "me@web1.lan:22"),
+            ("Host web? db*\n HostName %h.lan", "", "web12", "me@web12:22"),
+            ("hOST h\nuSER=a\nport = 24", "", "h", "a@h:24"),
+            ("\"User\" \"a b\"", "", "h", "a b@h:22"),
+            ("User a # not b\n# User c\n\nPort 5 #x", "", "h", "a@h:5"),
+            ("User 'a'", "-l b -p24", "h", "b@h:24"),
+            ("", "-oUser=a -o 'Port 7' -o \"HostName = x\"", "h", "a@x:7"),
+            ("User a", "-o User=b -o User=c", "h", "b@h:22"),
+            ("Host a b\nUser x\nHost\t*\nUser y", "", "b", "x@b:22"),
+        ];
+        for (config, command_line, host, expected) in cases {
+            assert_eq!(way(config, command_line, host), expected, "{config:?} {command_line:?} {host}");
+        }
+    }
+
+    #[test]
+    fn matches() {
+        let cases = [
+            ("Match all\nUser a", "h", "a@h:22"),
+            ("Match host h\nUser a", "h", "a@h:22"),
+            ("Match host h,g !user me\nUser a", "h", "me@h:22"),
+            ("Match host *,!h\nUser a", "h", "me@h:22"),
+            ("HostName real\nMatch host real\nPort 5", "h", "me@real:5"),
+            ("HostName real\nMatch host h\nPort 5", "h", "me@real:22"),
+            ("HostName real\nMatch originalhost h\nPort 5", "h", "me@real:5"),
+            ("User x\nMatch user x\nPort 5", "h", "x@h:5"),
+            ("Match user me localuser me\nPort 5", "h", "me@h:5"),
+            ("Match localuser root\nPort 5", "h", "me@h:22"),
+            ("Match final host real\nPort 5\nHost h\nHostName real", "h", "me@real:5"),
+            ("Match !final all\nPort 5\nMatch final\nPort 6", "h", "me@h:5"),
+            ("Match exec \"test %h = h\"\nPort 5", "h", "me@h:5"),
+            ("Match exec \"test %h = h\"\nPort 5", "g", "me@g:22"),
+            ("Match host=h\nPort 5", "h", "me@h:5"),
+            ("Tag t\nMatch tagged t\nPort 5", "h", "me@h:5"),
+            ("Match sessiontype exec\nPort 5", "h", "me@h:5"),
+            ("Match host h\nPort 5\nMatch host g\nPort 6\nHost *\nUser z", "g", "z@g:6"),
+        ];
+        for (config, host, expected) in cases {
+            assert_eq!(way(config, "", host), expected, "{config:?} {host}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases = [
+            ("Usr a", "", "config:1: usr a: no such option (IgnoreUnknown lets it pass)"),
+            ("\nUser", "", "config:2: user : a value is missing"),
+            ("User \"a", "", "config:1: user \"a: a quote is not closed"),
+            ("Port x", "", "config:1: port x: must be a port number"),
+            ("Match hots h", "", "config:1: match hots h: no such criterion: hots"),
+            ("Match host", "", "config:1: match host: host needs a value"),
+            (
+                "Match localnetwork 10.0.0.0/8",
+                "",
+                "config:1: match localnetwork 10.0.0.0/8: the criterion localnetwork is not supported",
+            ),
+            (
+                "ProxyJump @",
+                "",
+                "config:1: proxyjump @: must be [user@]host[:port], several separated by commas",
+            ),
+            ("ConnectTimeout 5x", "", "config:1: connecttimeout 5x: must be a time, such as 10 or 1m30s"),
+            ("IdentityFile %Z", "", "config:1: identityfile %Z: %Z is not supported here"),
+            ("", "-o Bogus=1", "ansible_ssh_common_args: bogus 1: no such option"),
+            (
+                "",
+                "-L 80:h:80",
+                "ansible_ssh_common_args: -L: the built-in SSH has no such option; use `ansible_connection: openssh` for your own ssh program",
+            ),
+            (
+                "",
+                "-tt",
+                "ansible_ssh_common_args: -t: the built-in SSH has no such option; use `ansible_connection: openssh` for your own ssh program",
+            ),
+            (
+                "",
+                "-o PKCS11Provider=/lib/x.so",
+                "ansible_ssh_common_args: pkcs11provider /lib/x.so: the built-in SSH can't do that; use `ansible_connection: openssh` for your own ssh program",
+            ),
+            (
+                "",
+                "-o GSSAPIAuthentication=yes",
+                "ansible_ssh_common_args: gssapiauthentication yes: the built-in SSH can't do that; use `ansible_connection: openssh` for your own ssh program",
+            ),
+            ("", "-i", "ansible_ssh_common_args: -i: its value is missing"),
+            ("", "stray", "ansible_ssh_common_args: stray: is not an option"),
+        ];
+        for (config, command_line, expected) in cases {
+            assert_eq!(way(config, command_line, "h"), expected, "{config:?} {command_line:?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_matter_passes() {
+        let config = "IgnoreUnknown Use*,Weird\nUseKeychain yes\nWeird x\nControlMaster auto\nSendEnv LANG LC_*\n\
+                      ForwardX11 yes\nGSSAPIAuthentication no\nLocalForward 1 h:1\nVisualHostKey yes";
+        let command_line = "-C -o ControlMaster=auto -o ControlPersist=60s -o ControlPath=~/x -vvv -q -T \
+                            -o GSSAPIAuthentication=no -S none";
+        let resolved = resolved(config, command_line, "h").expect("all pass");
+        assert!(resolved.compression);
+        assert_eq!(resolved.unsupported, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_a_file_asks_in_vain_is_remembered() {
+        let resolved =
+            resolved("PKCS11Provider /lib/x.so\nGSSAPIAuthentication yes", "", "h").expect("passes");
+        assert_eq!(
+            resolved.unsupported,
+            ["config:1: pkcs11provider /lib/x.so", "config:2: gssapiauthentication yes"]
+        );
+    }
+
+    #[test]
+    fn everything_else_has_its_value() {
+        let config = "IdentityFile ~/.ssh/a\nIdentityFile %d/b-%h-%r\nIdentityFile ~/.ssh/a\nIdentitiesOnly yes\n\
+                      IdentityAgent none\nUserKnownHostsFile /k1 ~/k2\nGlobalKnownHostsFile none\n\
+                      StrictHostKeyChecking accept-new\nHostKeyAlias al\nConnectTimeout 1m30s\n\
+                      ServerAliveInterval 5\nServerAliveCountMax 2\nHashKnownHosts yes\nForwardAgent yes\n\
+                      PreferredAuthentications publickey,password\nCertificateFile ~/c\nBatchMode yes\n\
+                      ConnectionAttempts 3\nAddressFamily inet6\nPasswordAuthentication no\n\
+                      ChallengeResponseAuthentication no";
+        let resolved = resolved(config, "", "h").expect("resolves");
+        let path = PathBuf::from;
+        assert_eq!(resolved.identity_files, [path("/home/me/.ssh/a"), path("/home/me/b-h-me")]);
+        assert!(resolved.explicit_identities && resolved.identities_only && resolved.hash_known_hosts);
+        assert!(resolved.forward_agent && resolved.batch_mode);
+        assert_eq!(resolved.agent, Agent::None);
+        assert_eq!(resolved.user_known_hosts, [path("/k1"), path("/home/me/k2")]);
+        assert_eq!(resolved.global_known_hosts, Vec::<PathBuf>::new());
+        assert_eq!(resolved.strict, Strict::AcceptNew);
+        assert_eq!(resolved.host_key_alias.as_deref(), Some("al"));
+        assert_eq!(resolved.connect_timeout, Some(Duration::from_secs(90)));
+        assert_eq!((resolved.alive_interval, resolved.alive_count_max), (Some(Duration::from_secs(5)), 2));
+        assert_eq!(resolved.preferred, ["publickey", "password"]);
+        assert_eq!(resolved.certificate_files, [path("/home/me/c")]);
+        assert_eq!((resolved.attempts, resolved.family), (3, Family::V6));
+        assert!(!resolved.password && !resolved.keyboard_interactive && resolved.public_key);
+    }
+
+    #[test]
+    fn the_way_through_others() {
+        let hop = |host: &str, user: Option<&str>, port| Hop {
+            host: host.into(),
+            user: user.map(Into::into),
+            port,
+        };
+        let cases = [
+            ("ProxyJump b", Proxy::Jump(vec![hop("b", None, None)])),
+            (
+                "ProxyJump u@b:2222,[::1]:23,ssh://x@c:24/",
+                Proxy::Jump(vec![
+                    hop("b", Some("u"), Some(2222)),
+                    hop("::1", None, Some(23)),
+                    hop("c", Some("x"), Some(24)),
+                ]),
+            ),
+            ("ProxyJump none\nProxyCommand x", Proxy::Direct),
+            ("ProxyCommand nc -X 5 %h %p", Proxy::Command("nc -X 5 h 22".into())),
+            ("ProxyCommand x\nProxyJump b", Proxy::Command("x".into())),
+            ("ProxyCommand none\nProxyJump b", Proxy::Direct),
+        ];
+        for (config, expected) in cases {
+            assert_eq!(resolved(config, "", "h").map(|resolved| resolved.proxy), Ok(expected), "{config:?}");
+        }
+        let by_option = resolved("", "-o 'ProxyCommand=\"ssh -W %h:%p -q gw\"'", "h").map(|r| r.proxy);
+        assert_eq!(by_option, Ok(Proxy::Command("ssh -W h:22 -q gw".into())));
+        let by_flag = resolved("ProxyJump x", "-J u@b", "h").map(|r| r.proxy);
+        assert_eq!(by_flag, Ok(Proxy::Jump(vec![hop("b", Some("u"), None)])));
+    }
+
+    #[test]
+    fn files_include_files() {
+        let home = tempfile::TempDir::new().expect("a directory");
+        let ssh = home.path().join(".ssh");
+        std::fs::create_dir_all(ssh.join("conf.d")).expect("a directory");
+        let write = |name: &str, text: &str| std::fs::write(ssh.join(name), text).expect("writable");
+        write("conf.d/10-a", "Host a\nPort 10\nHost *\nUser inner");
+        write("conf.d/20-b", "Port 20");
+        write("config", "Host a b\nInclude conf.d/*\nHost c\nPort 30\nInclude missing/*");
+        write("loop", "Include loop");
+        let environment = Environment::new(home.path().to_owned(), "me".to_owned());
+        let file = File::read(&ssh.join("config"), home.path(), true).expect("readable");
+        let way = |host: &str| {
+            let resolved = resolve(host, &Arguments::default(), &[&file], &environment).expect("resolves");
+            format!("{}:{}", resolved.user, resolved.port)
+        };
+        assert_eq!((way("a"), way("b"), way("c")), ("inner:10".into(), "inner:20".into(), "me:30".into()));
+        let error = File::read(&ssh.join("loop"), home.path(), true).expect_err("a circle");
+        assert!(error.to_string().contains("nested too deep"), "{error}");
+        let error = File::read(&ssh.join("gone"), home.path(), true).expect_err("required");
+        assert!(error.to_string().contains("gone"), "{error}");
+    }
+
+    #[test]
+    fn algorithm_lists() {
+        let cases = [
+            (None, "b,a"),
+            (Some("a"), "a"),
+            (Some("a,c"), "a,c"),
+            (Some("+c"), "b,a,c"),
+            (Some("-a"), "b"),
+            (Some("^a"), "a,b"),
+            (Some("x"), ""),
+        ];
+        for (list, expected) in cases {
+            let chosen = choose_algorithms(list, &["b", "a"], &["a", "b", "c"], ToString::to_string);
+            assert_eq!(chosen.join(","), expected, "{list:?}");
+        }
     }
 }

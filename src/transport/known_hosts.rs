@@ -371,3 +371,192 @@ fn hashed(name: &str) -> String {
     let salt: [u8; 20] = rand::random();
     format!("|1|{}|{}", BASE64.encode(salt), BASE64.encode(hash_name(&salt, name)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use russh::keys::PrivateKey;
+    use russh::keys::ssh_key::certificate::Builder;
+
+    fn key(kind: Algorithm) -> PrivateKey {
+        PrivateKey::random(&mut russh::keys::key::safe_rng(), kind).expect("a key")
+    }
+
+    fn line(key: &PrivateKey) -> String {
+        key.public_key().to_openssh().expect("encodes").trim().to_owned()
+    }
+
+    fn plain(key: &PrivateKey) -> PublicKeyOrCertificate {
+        PublicKeyOrCertificate::from(key.public_key().clone())
+    }
+
+    fn check(text: &str, host: &str, port: u16, key: &PublicKeyOrCertificate) -> String {
+        let mut known = KnownHosts::default();
+        known.add_text(Path::new("known"), text);
+        match known.check(host, port, key, 1_000_000) {
+            Verdict::Known => "known".to_owned(),
+            Verdict::Unknown => "unknown".to_owned(),
+            Verdict::Refused(Cause::HostKeyChanged { place, .. }) => format!("changed {place}"),
+            Verdict::Refused(Cause::HostKeyRevoked { place, .. }) => format!("revoked {place}"),
+            Verdict::Refused(other) => other.to_string(),
+        }
+    }
+
+    #[test]
+    fn names_decide() {
+        let (ours, other) = (key(Algorithm::Ed25519), key(Algorithm::Ed25519));
+        let (good, bad) = (line(&ours), line(&other));
+        let hashed_name = hashed("h");
+        let hashed_port = hashed("[h]:2222");
+        let cases = [
+            ("".to_owned(), "h", 22, "unknown"),
+            (format!("h {good}"), "h", 22, "known"),
+            (format!("H,x {good}"), "h", 22, "known"),
+            (format!("h {good} a comment"), "H", 22, "known"),
+            (format!("h {bad}"), "h", 22, "changed known:1"),
+            (format!("h {bad}\nh {good}"), "h", 22, "known"),
+            (format!("# c\n\nh {bad}"), "h", 22, "changed known:3"),
+            (format!("[h]:2222 {good}"), "h", 2222, "known"),
+            (format!("[h]:2222 {good}"), "h", 22, "unknown"),
+            (format!("h {good}"), "h", 2222, "known"),
+            (format!("h {bad}"), "h", 2222, "unknown"),
+            (format!("*.lan {good}"), "a.lan", 22, "known"),
+            (format!("*.lan,!b.lan {good}"), "b.lan", 22, "unknown"),
+            (format!("h? {good}"), "h1", 22, "known"),
+            (format!("{hashed_name} {good}"), "h", 22, "known"),
+            (format!("{hashed_name} {bad}"), "h", 22, "changed known:1"),
+            (format!("{hashed_name} {good}"), "g", 22, "unknown"),
+            (format!("{hashed_port} {good}"), "h", 2222, "known"),
+            (format!("@revoked * {good}\nh {good}"), "h", 22, "revoked known:1"),
+            (format!("@revoked * {bad}\nh {good}"), "h", 22, "known"),
+            (format!("@cert-authority h {good}"), "h", 22, "unknown"),
+            (format!("@strange h {good}"), "h", 22, "unknown"),
+            ("h ssh-ed25519 notbase64".to_owned(), "h", 22, "unknown"),
+            (format!("h {}", good.replace("ssh-ed25519 ", "ssh-rsa ")), "h", 22, "unknown"),
+            ("h".to_owned(), "h", 22, "unknown"),
+        ];
+        for (text, host, port, expected) in cases {
+            assert_eq!(check(&text, host, port, &plain(&ours)), expected, "{text} {host}:{port}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_type_is_a_change() {
+        let ours = key(Algorithm::Ed25519);
+        let ecdsa = key(Algorithm::Ecdsa { curve: russh::keys::EcdsaCurve::NistP256 });
+        assert_eq!(check(&format!("h {}", line(&ecdsa)), "h", 22, &plain(&ours)), "changed known:1");
+        let mut known = KnownHosts::default();
+        known.add_text(
+            Path::new("known"),
+            &format!("h {}\n@cert-authority *.lan {}", line(&ecdsa), line(&ours)),
+        );
+        assert_eq!(known.known_types("h", 22), (vec![ecdsa.algorithm()], false));
+        assert_eq!(known.known_types("x.lan", 22), (vec![], true));
+        assert_eq!(known.known_types("h", 99), (vec![ecdsa.algorithm()], false));
+    }
+
+    #[test]
+    fn authorities_vouch() {
+        let (host_key, authority, stranger) =
+            (key(Algorithm::Ed25519), key(Algorithm::Ed25519), key(Algorithm::Ed25519));
+        let certificate = |kind: CertType, principal: Option<&str>, until: u64, signer: &PrivateKey| {
+            let public = host_key.public_key().key_data().clone();
+            let mut builder =
+                Builder::new_with_random_nonce(&mut russh::keys::key::safe_rng(), public, 1_000, until)
+                    .expect("a builder");
+            builder.cert_type(kind).expect("a type");
+            match principal {
+                Some(principal) => builder.valid_principal(principal).expect("a principal"),
+                None => builder.all_principals_valid().expect("any principal"),
+            };
+            PublicKeyOrCertificate::from(builder.sign(signer).expect("a certificate"))
+        };
+        let trusting = format!("@cert-authority *.lan {}", line(&authority));
+        let far = 2_000_000;
+        let cases = [
+            (trusting.clone(), certificate(CertType::Host, Some("h.lan"), far, &authority), "known"),
+            (trusting.clone(), certificate(CertType::Host, Some("*.lan"), far, &authority), "known"),
+            (trusting.clone(), certificate(CertType::Host, Some("h.lan"), far, &stranger), "unknown"),
+            (
+                trusting.clone(),
+                certificate(CertType::Host, Some("g.lan"), far, &authority),
+                "host certificate refused: h.lan presents a certificate that is for g.lan and not for this host",
+            ),
+            (
+                trusting.clone(),
+                certificate(CertType::Host, Some("h.lan"), 900_000, &authority),
+                "host certificate refused: h.lan presents a certificate that has expired",
+            ),
+            (
+                trusting.clone(),
+                certificate(CertType::User, Some("h.lan"), far, &authority),
+                "host certificate refused: h.lan presents a certificate that is a user certificate, not a host's",
+            ),
+            (
+                trusting.clone(),
+                certificate(CertType::Host, None, far, &authority),
+                "host certificate refused: h.lan presents a certificate that names no host",
+            ),
+            (
+                format!("{trusting}\n@revoked * {}", line(&authority)),
+                certificate(CertType::Host, Some("h.lan"), far, &authority),
+                "revoked known:2",
+            ),
+            (
+                format!("{trusting}\n@revoked * {}", line(&host_key)),
+                certificate(CertType::Host, Some("h.lan"), far, &authority),
+                "revoked known:2",
+            ),
+            // Without an authority the key inside still counts.
+            (
+                format!("h.lan {}", line(&host_key)),
+                certificate(CertType::Host, Some("x"), far, &stranger),
+                "known",
+            ),
+        ];
+        for (text, certificate, expected) in cases {
+            assert_eq!(check(&text, "h.lan", 22, &certificate), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn accepted_keys_are_appended_whole() {
+        let home = tempfile::TempDir::new().expect("a directory");
+        let file = home.path().join("new/known_hosts");
+        let (first, second) = (key(Algorithm::Ed25519), key(Algorithm::Ed25519));
+        append(&file, &[("a".to_owned(), first.public_key().clone())], false).expect("appends");
+        // Somebody's editor left no newline at the end.
+        let text = std::fs::read_to_string(&file).expect("readable");
+        std::fs::write(&file, text.trim_end()).expect("writable");
+        let both = [
+            ("b".to_owned(), second.public_key().clone()),
+            ("[c]:23".to_owned(), first.public_key().clone()),
+        ];
+        append(&file, &both, true).expect("appends");
+        let text = std::fs::read_to_string(&file).expect("readable");
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(text.ends_with('\n') && text.starts_with("a ssh-ed25519 "), "{text}");
+        assert!(!text.contains("[c]"), "hashed: {text}");
+        for (host, port, key) in [("a", 22, &first), ("b", 22, &second), ("c", 23, &first)] {
+            assert_eq!(check(&text, host, port, &plain(key)), "known", "{host}");
+        }
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(&file).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn wildcards() {
+        for (pattern, text, expected) in [
+            ("*", "", true),
+            ("", "", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b", "a-c", false),
+            ("?", "", false),
+            ("10.0.*.1", "10.0.255.1", true),
+            ("*a*a*a*a*a*a*a*a*b", &"a".repeat(64), false),
+        ] {
+            assert_eq!(wildcard_matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}

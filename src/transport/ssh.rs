@@ -925,9 +925,22 @@ struct Report {
     banner: Mutex<String>,
     /// The host's key is not the one we know, and checking is off: no password may go there.
     distrusted: std::sync::atomic::AtomicBool,
+    /// The host takes no further method, upon which the library hangs up.
+    exhausted: std::sync::atomic::AtomicBool,
 }
 
 impl Report {
+    /// Waits until it is known why a closed connection ended: the handler hears of it a moment after the
+    /// connection stops taking requests.
+    async fn settled(&self) {
+        for _ in 0..100 {
+            if self.ended().is_some() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn ended(&self) -> Option<Cause> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -1020,6 +1033,10 @@ impl client::Handler for Handler {
                 let detail = Some(format!("the host says: {}", info.message.trim()));
                 Cause::Closed { during, detail }
             }
+            client::DisconnectReason::Error(Failure::Ssh(russh::Error::NoAuthMethod)) => {
+                self.report.exhausted.store(true, std::sync::atomic::Ordering::Relaxed);
+                Cause::Closed { during: DURING_AUTHENTICATION, detail: None }
+            }
             client::DisconnectReason::Error(Failure::Ssh(error)) => match &error {
                 russh::Error::KeepaliveTimeout => Cause::Protocol("keepalive".to_owned()),
                 other => ssh_cause(other, during),
@@ -1076,18 +1093,32 @@ impl Tried {
 impl Login<'_> {
     async fn run(&self, handle: &mut Handle<Handler>) -> Result<(), Cause> {
         let mut tried = Tried::default();
+        match self.try_all(handle, &mut tried).await {
+            // A host that hangs up with a word after an attempt has had enough of them.
+            Err(Cause::Closed { detail: Some(detail), .. }) if !tried.offers.is_empty() => {
+                tried.notes.push(detail);
+                Err(self.failure(tried))
+            }
+            Err(cause) => Err(cause),
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.failure(tried)),
+        }
+    }
+
+    /// Tries all that we have; whether something was accepted.
+    async fn try_all(&self, handle: &mut Handle<Handler>, tried: &mut Tried) -> Result<bool, Cause> {
         'again: loop {
             for method in self.order() {
                 if !tried.allows(method) || tried.methods.contains(&method) {
                     continue;
                 }
                 let attempt = match method {
-                    MethodKind::PublicKey => self.public_keys(handle, &mut tried).await?,
-                    MethodKind::KeyboardInteractive => self.keyboard_interactive(handle, &mut tried).await?,
-                    _ => self.password(handle, &mut tried).await?,
+                    MethodKind::PublicKey => self.public_keys(handle, tried).await?,
+                    MethodKind::KeyboardInteractive => self.keyboard_interactive(handle, tried).await?,
+                    _ => self.password(handle, tried).await?,
                 };
                 match attempt {
-                    Attempt::Accepted => return Ok(()),
+                    Attempt::Accepted => return Ok(true),
                     Attempt::Partial(remaining) => {
                         tried.allowed = Some(remaining);
                         // Several keys may be wanted; a password is not asked for twice.
@@ -1109,13 +1140,13 @@ impl Login<'_> {
             // Nothing to offer: learn what the host would take, for the message. It may even take nothing.
             let attempt =
                 self.step(AUTHENTICATION_STEP, handle.authenticate_none(&self.resolved.user)).await?;
-            match self.attempt(attempt, handle)? {
-                Attempt::Accepted => return Ok(()),
+            match self.attempt(attempt, handle).await? {
+                Attempt::Accepted => return Ok(true),
                 Attempt::Refused(remaining) | Attempt::Partial(remaining) => tried.allowed = Some(remaining),
                 Attempt::Skipped => {}
             }
         }
-        Err(self.failure(tried))
+        Ok(false)
     }
 
     /// The order of methods. A password that the user gave, and no key, is meant to be used: it goes
@@ -1160,15 +1191,20 @@ impl Login<'_> {
     }
 
     /// Tells a refusal from a lost connection, which the library reports alike.
-    fn attempt(&self, result: AuthResult, handle: &Handle<Handler>) -> Result<Attempt, Cause> {
+    async fn attempt(&self, result: AuthResult, handle: &Handle<Handler>) -> Result<Attempt, Cause> {
         match result {
             AuthResult::Success => Ok(Attempt::Accepted),
             AuthResult::Failure { remaining_methods, partial_success: true } => {
                 Ok(Attempt::Partial(remaining_methods))
             }
             AuthResult::Failure { remaining_methods, .. } => {
+                // The library says the same when the connection is lost. When the host takes no further
+                // method it hangs up itself, which it notes first.
                 if remaining_methods.is_empty() && handle.is_closed() {
-                    return Err(self.closed());
+                    self.report.settled().await;
+                    if !self.report.exhausted.load(std::sync::atomic::Ordering::Relaxed) {
+                        return Err(self.closed());
+                    }
                 }
                 Ok(Attempt::Refused(remaining_methods))
             }
@@ -1189,7 +1225,7 @@ impl Login<'_> {
         tried.offers.push("password".to_owned());
         let step = handle.authenticate_password(&self.resolved.user, password.reveal());
         let result = self.step(AUTHENTICATION_STEP, step).await?;
-        self.attempt(result, handle)
+        self.attempt(result, handle).await
     }
 
     /// Answers every hidden question with the password, as it is asked by PAM; questions that are echoed
@@ -1344,7 +1380,7 @@ impl Login<'_> {
         let mut signer = self.file_signer(file);
         let step = handle.authenticate_certificate_with(user, certificate, hash, &mut signer);
         match tokio::time::timeout(TYPING, step).await {
-            Ok(Ok(result)) => self.attempt(result, handle),
+            Ok(Ok(result)) => self.attempt(result, handle).await,
             Ok(Err(_)) => Ok(Attempt::Skipped),
             Err(_) => Err(Cause::TimedOut { after: TYPING, waiting_for: "an answer to our authentication" }),
         }
@@ -1370,11 +1406,11 @@ impl Login<'_> {
             let first = offer(rsa.then_some(HashAlg::Sha512));
             let step = handle.authenticate_publickey(&self.resolved.user, first);
             let result = self.step(AUTHENTICATION_STEP, step).await?;
-            let attempt = self.attempt(result, handle)?;
+            let attempt = self.attempt(result, handle).await?;
             if rsa && matches!(attempt, Attempt::Refused(_)) && self.wants_sha256(handle).await {
                 let step = handle.authenticate_publickey(&self.resolved.user, offer(Some(HashAlg::Sha256)));
                 let result = self.step(AUTHENTICATION_STEP, step).await?;
-                return self.attempt(result, handle);
+                return self.attempt(result, handle).await;
             }
             return Ok(attempt);
         }
@@ -1387,7 +1423,7 @@ impl Login<'_> {
         let mut signer = self.file_signer(file);
         let step = handle.authenticate_publickey_with(&self.resolved.user, public.clone(), hash, &mut signer);
         match tokio::time::timeout(TYPING, step).await {
-            Ok(Ok(result)) => self.attempt(result, handle),
+            Ok(Ok(result)) => self.attempt(result, handle).await,
             Ok(Err(error)) => {
                 tried.notes.push(format!("{}: {}", file.path.display(), error.0));
                 Ok(Attempt::Skipped)
@@ -1415,7 +1451,7 @@ impl Login<'_> {
                 let offer = PrivateKeyWithHashAlg::new(key, hash);
                 let step = handle.authenticate_publickey(&self.resolved.user, offer);
                 let result = self.step(AUTHENTICATION_STEP, step).await?;
-                self.attempt(result, handle)
+                self.attempt(result, handle).await
             }
             Err(problem) => {
                 tried.notes.push(format!("{}: {problem}", file.path.display()));
@@ -1483,7 +1519,7 @@ impl Login<'_> {
         };
         // An agent may ask its user to confirm, or to touch a token.
         match tokio::time::timeout(TYPING, step).await {
-            Ok(Ok(result)) => self.attempt(result, handle),
+            Ok(Ok(result)) => self.attempt(result, handle).await,
             Ok(Err(error)) => {
                 tried.notes.push(error.0);
                 Ok(Attempt::Skipped)

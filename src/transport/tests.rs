@@ -12,6 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::value::Value;
+use server::{Rules, Server, new_key};
+
+mod server;
 
 /// Runs a test's future on a runtime of its own, with an end.
 fn run<T>(test: impl Future<Output = T>) -> T {
@@ -266,6 +269,605 @@ mod openssh_server {
                 run_command(&*connection, "read x; echo \"got $x\"; echo 'oops' >&2; exit 3", b"it's\n")
                     .await;
             assert_eq!((out.as_str(), err.as_str(), status), ("got it's\n", "oops\n", ExitStatus::Code(3)));
+        });
+    }
+}
+
+/// Connecting to in-process servers.
+mod in_process {
+    use super::*;
+    use russh::keys::ssh_key::LineEnding;
+    use russh::keys::ssh_key::certificate::{Builder, CertType};
+    use russh::keys::{HashAlg, PrivateKey};
+
+    /// A home, a prompter, and how a test connects to a server.
+    struct Client {
+        home: Home,
+        prompter: Scripted,
+        settings: Settings,
+        transports: Option<Transports>,
+    }
+
+    impl Client {
+        fn new() -> Client {
+            let home = Home::new();
+            let settings = home.settings();
+            Client { home, prompter: Scripted::default(), settings, transports: None }
+        }
+
+        /// Lists the server's key.
+        fn knows(self, server: &Server) -> Client {
+            self.known_text(&format!("[127.0.0.1]:{} {}\n", server.port, openssh(&server.host_key)))
+        }
+
+        fn known_text(self, text: &str) -> Client {
+            std::fs::write(self.home.path(".ssh/known_hosts"), text).expect("writable");
+            self
+        }
+
+        fn config(self, text: &str) -> Client {
+            std::fs::write(self.home.path(".ssh/config"), text).expect("writable");
+            self
+        }
+
+        fn answers(self, secrets: &[&str]) -> Client {
+            *self.prompter.secrets.lock().expect("not poisoned") =
+                secrets.iter().map(|s| (*s).to_owned()).collect();
+            self
+        }
+
+        fn accepts_keys(mut self) -> Client {
+            self.prompter.accept = true;
+            self
+        }
+
+        fn asked(&self) -> Vec<String> {
+            self.prompter.asked.lock().expect("not poisoned").clone()
+        }
+
+        async fn connect(
+            &mut self,
+            port: u16,
+            vars: &[(&str, &str)],
+        ) -> Result<Box<dyn Connection>, TransportError> {
+            let port = port.to_string();
+            let mut all =
+                vec![("ansible_host", "127.0.0.1"), ("ansible_port", port.as_str()), ("ansible_user", "me")];
+            all.extend(vars);
+            let target = target("web1", &all, &self.settings)?;
+            let (settings, prompter) = (self.settings.clone(), self.prompter.clone());
+            let transports =
+                self.transports.get_or_insert_with(|| Transports::new(settings, Box::new(prompter)));
+            transports.connect(&target).await
+        }
+
+        /// Connects, runs `echo hello`, and says how that went in a line.
+        async fn hello(&mut self, port: u16, vars: &[(&str, &str)]) -> String {
+            match self.connect(port, vars).await {
+                Ok(connection) => run_command(&*connection, "echo hello", b"").await.0.trim().to_owned(),
+                Err(error) => error.to_string(),
+            }
+        }
+
+        fn write_key(&self, name: &str, key: &PrivateKey) -> String {
+            let path = self.home.path(name);
+            let text = key.to_openssh(LineEnding::LF).expect("encodes");
+            std::fs::write(&path, text.as_bytes()).expect("writable");
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("permissions");
+            path.display().to_string()
+        }
+    }
+
+    fn openssh(key: &PrivateKey) -> String {
+        key.public_key().to_openssh().expect("encodes").trim().to_owned()
+    }
+
+    fn rules_for(key: &PrivateKey) -> Rules {
+        Rules { keys: vec![key.public_key().clone()], ..Rules::default() }
+    }
+
+    #[test]
+    fn each_kind_of_key_is_signed_with() {
+        run(async {
+            for (kind, signed) in [
+                ("ed25519", "signed ssh-ed25519"),
+                ("ecdsa", "signed ecdsa-sha2-nistp256"),
+                ("rsa", "signed rsa-sha2-512"),
+            ] {
+                let mut client = Client::new();
+                let path = client.home.key("key", kind, "");
+                let key = russh::keys::load_secret_key(&path, None).expect("a key");
+                let server = Server::start(rules_for(&key)).await;
+                client = client.knows(&server);
+                let path = path.display().to_string();
+                assert_eq!(
+                    client.hello(server.port, &[("ansible_ssh_private_key_file", &path)]).await,
+                    "hello"
+                );
+                let seen = server.seen();
+                assert_eq!(seen[2], signed, "offered and signed at once, nothing before: {seen:?}");
+                assert_eq!(seen.len(), 4, "{seen:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn an_encrypted_key_is_asked_for_once_per_run() {
+        run(async {
+            let client = Client::new().answers(&["wrong", "right"]);
+            let path = client.home.key("key", "ed25519", "right");
+            let key = russh::keys::load_secret_key(&path, Some("right")).expect("a key");
+            let server = Server::start(rules_for(&key)).await;
+            let mut client = client.knows(&server);
+            let path = path.display().to_string();
+            for _ in 0..2 {
+                assert_eq!(
+                    client.hello(server.port, &[("ansible_ssh_private_key_file", &path)]).await,
+                    "hello"
+                );
+            }
+            let asked = client.asked();
+            assert_eq!(
+                asked,
+                [format!("Passphrase for key {path}: "), format!("Wrong. Passphrase for key {path}: ")]
+            );
+
+            let vars = [
+                ("ansible_ssh_private_key_file", path.as_str()),
+                ("ansible_ssh_private_key_passphrase", "right"),
+            ];
+            let mut client = Client::new().knows(&server);
+            assert_eq!(client.hello(server.port, &vars).await, "hello");
+            assert!(client.asked().is_empty());
+
+            // A host that would not take it costs nobody a passphrase.
+            let other = Server::start(rules_for(&new_key())).await;
+            let mut client = Client::new().knows(&other);
+            let error = client.hello(other.port, &[("ansible_ssh_private_key_file", &path)]).await;
+            assert!(error.contains("authentication failed for user me: tried key"), "{error}");
+            assert!(client.asked().is_empty());
+        });
+    }
+
+    #[test]
+    fn passwords() {
+        run(async {
+            let password = Rules { password: Some("s3cret".into()), ..Rules::default() };
+            let interactive = Rules { interactive: Some("s3cret".into()), ..Rules::default() };
+            let cases = [
+                (password.clone(), "s3cret", "hello", &["connected", "password", "exec"][..]),
+                (
+                    password,
+                    "wrong",
+                    "could not connect to web1 (127.0.0.1): authentication failed for user me: tried password; the host accepts no further method",
+                    &["connected", "password"],
+                ),
+                (
+                    interactive.clone(),
+                    "s3cret",
+                    "hello",
+                    &["connected", "password", "interactive", "interactive", "exec"],
+                ),
+                (
+                    interactive,
+                    "wrong",
+                    "could not connect to web1 (127.0.0.1): authentication failed for user me: tried password, keyboard-interactive; the host accepts keyboard-interactive",
+                    &["connected", "password", "interactive", "interactive"],
+                ),
+            ];
+            for (rules, password, expected, seen) in cases {
+                let server = Server::start(rules).await;
+                let mut client = Client::new().knows(&server);
+                assert_eq!(client.hello(server.port, &[("ansible_password", password)]).await, expected);
+                let actual: Vec<String> = server.seen();
+                if expected == "hello" {
+                    assert_eq!(actual, seen);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_key_and_a_password_together() {
+        run(async {
+            let mut client = Client::new();
+            let key = new_key();
+            let path = client.write_key("key", &key);
+            let rules = Rules { password: Some("p".into()), key_and_password: true, ..rules_for(&key) };
+            let server = Server::start(rules).await;
+            client = client.knows(&server);
+            let vars = [("ansible_ssh_private_key_file", path.as_str()), ("ansible_password", "p")];
+            assert_eq!(client.hello(server.port, &vars).await, "hello", "{:?}", server.seen());
+        });
+    }
+
+    #[test]
+    fn certificates() {
+        run(async {
+            let mut client = Client::new();
+            let (key, authority) = (new_key(), new_key());
+            let path = client.write_key("key", &key);
+            let mut builder = Builder::new_with_random_nonce(
+                &mut russh::keys::key::safe_rng(),
+                key.public_key().key_data().clone(),
+                0,
+                u64::MAX - 1,
+            )
+            .expect("a builder");
+            builder.cert_type(CertType::User).expect("a type").valid_principal("me").expect("a principal");
+            let certificate = builder.sign(&authority).expect("signed").to_openssh().expect("encodes");
+            std::fs::write(format!("{path}-cert.pub"), certificate).expect("writable");
+            let rules =
+                Rules { authority: Some(authority.public_key().key_data().clone()), ..Rules::default() };
+            let server = Server::start(rules).await;
+            client = client.knows(&server);
+            assert_eq!(client.hello(server.port, &[("ansible_ssh_private_key_file", &path)]).await, "hello");
+            assert!(server.seen().contains(&"certificate".to_owned()), "{:?}", server.seen());
+        });
+    }
+
+    #[test]
+    fn nothing_to_offer_is_said() {
+        run(async {
+            let server =
+                Server::start(Rules { banner: Some("Members only.\n".into()), ..rules_for(&new_key()) })
+                    .await;
+            let mut client = Client::new().knows(&server);
+            let error = client.hello(server.port, &[]).await;
+            assert_eq!(
+                error,
+                "could not connect to web1 (127.0.0.1): authentication failed for user me: tried nothing (no key, \
+                 agent or password to offer); the host accepts publickey; the host says: Members only."
+            );
+        });
+    }
+
+    #[test]
+    fn a_named_key_that_cannot_be_used_is_an_error_of_its_own() {
+        run(async {
+            let server = Server::start(rules_for(&new_key())).await;
+            let client = Client::new().knows(&server);
+            let open = client.write_key("open", &new_key());
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).expect("permissions");
+            std::fs::write(client.home.path("junk"), "junk").expect("writable");
+            let mut client = client;
+            for (name, expected) in [
+                ("missing", "No such file or directory"),
+                ("open", "its permissions 0644 let others read it; chmod 600 it"),
+                (".ssh", "is a directory"),
+            ] {
+                let path = client.home.path(name).display().to_string();
+                let error = client.hello(server.port, &[("ansible_ssh_private_key_file", &path)]).await;
+                assert!(
+                    error.contains(&format!("private key {path}: ")) && error.contains(expected),
+                    "{error}"
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn host_keys() {
+        run(async {
+            let key = new_key();
+            let server = Server::start(rules_for(&key)).await;
+            let name = format!("[127.0.0.1]:{}", server.port);
+            let (good, bad) = (openssh(&server.host_key), openssh(&new_key()));
+            let fingerprint = server.host_key.fingerprint(HashAlg::Sha256).to_string();
+            let strict = |how: &str| format!("-o StrictHostKeyChecking={how}");
+            let cases: Vec<(String, Vec<(&str, String)>, &str)> = vec![
+                (String::new(), vec![], "host key unknown: [127.0.0.1]:"),
+                (format!("{name} {good}"), vec![], "hello"),
+                (format!("{name} {bad}"), vec![], "HOST KEY CHANGED"),
+                (
+                    format!("{name} {bad}"),
+                    vec![("ansible_ssh_common_args", strict("accept-new"))],
+                    "HOST KEY CHANGED",
+                ),
+                (
+                    format!("@revoked * {good}"),
+                    vec![("ansible_ssh_common_args", strict("no"))],
+                    "HOST KEY REVOKED",
+                ),
+                (String::new(), vec![("ansible_ssh_common_args", strict("yes"))], "host key unknown"),
+                (String::new(), vec![("ansible_ssh_common_args", strict("accept-new"))], "hello"),
+                (String::new(), vec![("ansible_ssh_host_key_checking", "false".into())], "hello"),
+                // Checking is off: a changed key is accepted, as ssh does it.
+                (format!("{name} {bad}"), vec![("ansible_host_key_checking", "false".into())], "hello"),
+                (
+                    format!("alias {good}"),
+                    vec![("ansible_ssh_extra_args", "-o HostKeyAlias=alias".into())],
+                    "hello",
+                ),
+            ];
+            for (known, vars, expected) in cases {
+                let mut client = Client::new().known_text(&known);
+                let path = client.write_key("key", &key);
+                let mut all: Vec<(&str, &str)> =
+                    vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                all.push(("ansible_ssh_private_key_file", &path));
+                let result = client.hello(server.port, &all).await;
+                assert!(result.contains(expected), "{known:?} {vars:?}: {result}");
+                if expected.starts_with("HOST KEY") {
+                    assert!(result.contains(&fingerprint) && result.contains("known_hosts:1"), "{result}");
+                }
+                let learnt = std::fs::read_to_string(client.home.path(".ssh/known_hosts")).expect("readable");
+                let should_learn = known.is_empty() && expected == "hello";
+                assert_eq!(
+                    learnt.contains(&format!("{name} {good}")),
+                    should_learn || known.contains(&format!("{name} {good}"))
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn a_changed_key_gets_no_password() {
+        run(async {
+            let server = Server::start(Rules { password: Some("p".into()), ..Rules::default() }).await;
+            let mut client =
+                Client::new().known_text(&format!("[127.0.0.1]:{} {}", server.port, openssh(&new_key())));
+            let vars = [("ansible_password", "p"), ("ansible_host_key_checking", "no")];
+            let error = client.hello(server.port, &vars).await;
+            assert!(error.contains("its host key has changed, so no password was sent"), "{error}");
+            assert!(!server.seen().contains(&"password".to_owned()));
+        });
+    }
+
+    #[test]
+    fn unknown_keys_of_many_hosts_are_one_question() {
+        run(async {
+            let key = new_key();
+            let client = Client::new().accepts_keys();
+            let path = client.write_key("key", &key);
+            let mut servers = Vec::new();
+            for _ in 0..5 {
+                servers.push(Server::start(rules_for(&key)).await);
+            }
+            let transports = Transports::new(client.settings.clone(), Box::new(client.prompter.clone()));
+            let mut tasks = tokio::task::JoinSet::new();
+            for (index, server) in servers.iter().enumerate() {
+                let port = server.port.to_string();
+                let vars = [
+                    ("ansible_host", "127.0.0.1"),
+                    ("ansible_port", port.as_str()),
+                    ("ansible_ssh_private_key_file", path.as_str()),
+                ];
+                let target = target(&format!("h{index}"), &vars, &client.settings).expect("a target");
+                let transports = transports.clone();
+                tasks.spawn(async move {
+                    let connection = transports.connect(&target).await.expect("it connects");
+                    run_command(&*connection, "echo hello", b"").await.0
+                });
+            }
+            while let Some(result) = tasks.join_next().await {
+                assert_eq!(result.expect("no panic"), "hello\n");
+            }
+            let names: Vec<String> =
+                servers.iter().map(|server| format!("[127.0.0.1]:{}", server.port)).collect();
+            assert_eq!(client.asked(), [format!("host keys: {}", names.join(" "))]);
+            let learnt = std::fs::read_to_string(client.home.path(".ssh/known_hosts")).expect("readable");
+            assert_eq!(learnt.lines().count(), 5, "{learnt}");
+        });
+    }
+
+    #[test]
+    fn host_certificates_are_vouched_for() {
+        run(async {
+            let (host_key, authority, key) = (new_key(), new_key(), new_key());
+            for (principal, expected) in
+                [("127.0.0.1", "hello"), ("other", "is for other and not for this host")]
+            {
+                let public = host_key.public_key().key_data().clone();
+                let mut builder = Builder::new_with_random_nonce(
+                    &mut russh::keys::key::safe_rng(),
+                    public,
+                    0,
+                    u64::MAX - 1,
+                )
+                .expect("a builder");
+                builder
+                    .cert_type(CertType::Host)
+                    .expect("a type")
+                    .valid_principal(principal)
+                    .expect("a principal");
+                let certificate = builder.sign(&authority).expect("signed");
+                let rules = Rules {
+                    host_keys: vec![host_key.clone()],
+                    host_certificates: vec![certificate],
+                    ..rules_for(&key)
+                };
+                let server = Server::start(rules).await;
+                let mut client = Client::new()
+                    .known_text(&format!("@cert-authority [127.0.0.1]:* {}", openssh(&authority)));
+                let path = client.write_key("key", &key);
+                let result = client.hello(server.port, &[("ansible_ssh_private_key_file", &path)]).await;
+                assert!(result.contains(expected), "{result}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_chain_of_jump_hosts_shares_its_connections() {
+        run(async {
+            let key = new_key();
+            let mut servers = Vec::new();
+            for _ in 0..4 {
+                servers.push(Server::start(rules_for(&key)).await);
+            }
+            let (first, second) = (&servers[0], &servers[1]);
+            let known: String = servers
+                .iter()
+                .map(|server| format!("[127.0.0.1]:{} {}\n", server.port, openssh(&server.host_key)))
+                .collect();
+            let client = Client::new().known_text(&known);
+            let path = client.write_key("key", &key);
+            let mut client = client.config(&format!(
+                "Host one\n HostName 127.0.0.1\n Port {}\n IdentityFile {path}\nHost two\n HostName 127.0.0.1\n \
+                 Port {}\n IdentityFile {path}\n",
+                first.port, second.port
+            ));
+            let vars = [
+                ("ansible_ssh_private_key_file", path.as_str()),
+                ("ansible_ssh_common_args", "-J one,you@two"),
+            ];
+            for server in &servers[2..] {
+                assert_eq!(client.hello(server.port, &vars).await, "hello");
+            }
+            let connections =
+                |server: &Server| server.seen().iter().filter(|what| *what == "connected").count();
+            assert_eq!((connections(first), connections(second)), (1, 1));
+            assert_eq!(second.seen().iter().filter(|what| *what == "to 127.0.0.1").count(), 2);
+
+            let gone = free_port();
+            let error = client.hello(gone, &vars).await;
+            assert!(
+                error.contains("by way of jump host you@two: it could not connect to 127.0.0.1"),
+                "{error}"
+            );
+            let vars = [
+                ("ansible_ssh_private_key_file", path.as_str()),
+                ("ansible_ssh_common_args", "-J nowhere.invalid"),
+            ];
+            let error = client.hello(servers[2].port, &vars).await;
+            assert!(error.contains("by way of jump host nowhere.invalid: could not resolve"), "{error}");
+        });
+    }
+
+    #[test]
+    fn a_proxy_command_is_a_way_too() {
+        run(async {
+            let key = new_key();
+            let server = Server::start(rules_for(&key)).await;
+            let mut client = Client::new().knows(&server);
+            let path = client.write_key("key", &key);
+            // What nc would do, with what every test machine has.
+            let script = client.home.path("proxy.py");
+            std::fs::write(
+                &script,
+                "import socket,sys,threading,os\ns=socket.create_connection((sys.argv[1],int(sys.argv[2])))\n\
+                 def up():\n    while True:\n        d=os.read(0,65536)\n        if not d: s.shutdown(1); return\n        s.sendall(d)\n\
+                 threading.Thread(target=up,daemon=True).start()\n\
+                 while True:\n    d=s.recv(65536)\n    if not d: break\n    os.write(1,d)\n",
+            )
+            .expect("writable");
+            let proxy = format!("-o 'ProxyCommand=python3 {} %h %p'", script.display());
+            let vars = [
+                ("ansible_ssh_private_key_file", path.as_str()),
+                ("ansible_ssh_common_args", proxy.as_str()),
+            ];
+            assert_eq!(client.hello(server.port, &vars).await, "hello");
+            let vars = [("ansible_ssh_common_args", "-o ProxyCommand=false")];
+            let error = client.hello(server.port, &vars).await;
+            assert!(error.contains("connection closed while the SSH handshake"), "{error}");
+        });
+    }
+
+    #[test]
+    fn servers_with_bad_manners() {
+        run(async {
+            let manners: [(&str, &[u8], &str); 4] = [
+                (
+                    "garbage",
+                    b"HTTP/1.1 400 Bad Request\r\n\r\n<html>\r\n",
+                    "connection closed while the SSH handshake",
+                ),
+                ("flood", &[b'x'; 4096], "what answers there does not speak SSH 2"),
+                ("cut", b"SSH-2.0-cut\r\n", "connection closed while the SSH handshake"),
+                ("noise", b"SSH-2.0-noise\r\n\xff\xff\xff\xff\xff\xff\xff\xff", "SSH protocol error"),
+            ];
+            for (name, bytes, expected) in manners {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+                let port = listener.local_addr().expect("an address").port();
+                let serve = tokio::spawn(async move {
+                    let Ok((mut stream, _)) = listener.accept().await else { return };
+                    let _ = stream.write_all(bytes).await;
+                    // Read what comes, so that closing is no reset.
+                    let mut buffer = [0; 4096];
+                    let _ = tokio::time::timeout(Duration::from_millis(200), stream.read(&mut buffer)).await;
+                });
+                let error = Client::new().hello(port, &[]).await;
+                assert!(error.contains(expected), "{name}: {error}");
+                serve.abort();
+            }
+        });
+    }
+
+    #[test]
+    fn hosts_that_are_not_there_or_say_nothing() {
+        run(async {
+            let error = Client::new().hello(free_port(), &[]).await;
+            assert!(error.contains("connection refused: is sshd running"), "{error}");
+            let error = Client::new().hello(22, &[("ansible_host", "no-such-host.invalid")]).await;
+            assert!(error.contains("could not resolve the host name no-such-host.invalid"), "{error}");
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let port = listener.local_addr().expect("an address").port();
+            let started = std::time::Instant::now();
+            let error = Client::new().hello(port, &[("ansible_ssh_timeout", "1")]).await;
+            assert!(error.contains("no answer within 1 s while waiting for the SSH handshake"), "{error}");
+            assert!(started.elapsed() < Duration::from_secs(5));
+        });
+    }
+
+    #[test]
+    fn a_line_cut_in_the_middle_is_lost_not_ended() {
+        run(async {
+            let key = new_key();
+            let server = Server::start(rules_for(&key)).await;
+            let mut client = Client::new().knows(&server);
+            let path = client.write_key("key", &key);
+            let connection = client
+                .connect(server.port, &[("ansible_ssh_private_key_file", &path)])
+                .await
+                .expect("it connects");
+            let mut pipe = open_as(&*connection, None, "echo CUT THE LINE").await.expect("it starts");
+            let mut text = String::new();
+            let error = pipe.stdout.read_to_string(&mut text).await.expect_err("it is cut");
+            let error = TransportError::from_io(&error).expect("typed").clone();
+            assert_eq!(error.class(), Class::Unreachable, "{error}");
+            assert!(matches!(pipe.exit.await, ExitStatus::Lost(_)));
+            let error = connection.open("true").await.expect_err("it is gone");
+            assert_eq!(error.class(), Class::Unreachable, "{error}");
+            assert!(connection.is_closed());
+        });
+    }
+
+    #[test]
+    fn much_goes_both_ways_without_being_kept() {
+        run(async {
+            let key = new_key();
+            let server = Server::start(rules_for(&key)).await;
+            let mut client = Client::new().knows(&server);
+            let path = client.write_key("key", &key);
+            let connection = client
+                .connect(server.port, &[("ansible_ssh_private_key_file", &path)])
+                .await
+                .expect("it connects");
+            let pipe = open_as(&*connection, None, "cat").await.expect("it starts");
+            let Pipe { mut stdin, mut stdout, exit, guard, .. } = pipe;
+            const TOTAL: usize = 24 << 20;
+            let writer = tokio::spawn(async move {
+                let chunk = vec![7; 1 << 16];
+                for _ in 0..TOTAL / chunk.len() {
+                    stdin.write_all(&chunk).await.expect("writable");
+                }
+                stdin.shutdown().await.expect("it ends");
+            });
+            // A reader that takes its time: the writer has to wait for it.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert!(!writer.is_finished(), "everything was buffered");
+            let mut total = 0;
+            let mut buffer = vec![0; 1 << 16];
+            loop {
+                match stdout.read(&mut buffer).await.expect("readable") {
+                    0 => break,
+                    count => total += count,
+                }
+            }
+            assert_eq!((total, exit.await), (TOTAL, ExitStatus::Code(0)));
+            drop(guard);
         });
     }
 }
