@@ -5,6 +5,8 @@
 pub mod diagnostic;
 #[cfg(feature = "controller")]
 pub mod event;
+#[cfg(feature = "controller")]
+pub mod inventory;
 pub mod module;
 #[cfg(feature = "controller")]
 pub mod playbook;

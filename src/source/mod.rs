@@ -11,6 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::value::{Map, Origin, Value};
 use crate::vault::Vault;
 
+pub mod emit;
 mod hint;
 mod indent;
 pub mod json;
