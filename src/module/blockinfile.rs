@@ -189,6 +189,8 @@ impl Edit {
                 lines.drain(low..=high);
                 low
             }
+            // Nothing to put in and nothing to take out.
+            _ if self.block.is_empty() => return Ok(text.into()),
             _ => self.new_place(text, &lines)?,
         };
         if at > 0 && !lines[at - 1].ends_with('\n') {
@@ -274,6 +276,33 @@ mod tests {
             let once = edit.apply(before).expect("works");
             assert_eq!(once, expected, "{before:?}");
             assert_eq!(edit.apply(&once).expect("works"), expected, "twice: {before:?}");
+        }
+    }
+
+    use crate::module::contract::contract;
+
+    #[test]
+    fn keeps_its_promises_whatever_was_there() {
+        let starts: &[&[&str]] = &[
+            &[],
+            &["f x 600 "],
+            &["f x 644 a\nb", "l l x"],
+            &["f x 640 a\n# BEGIN ANSIBLE MANAGED BLOCK\nold\n# END ANSIBLE MANAGED BLOCK\nb", "l l x"],
+            &["d x 755"],
+        ];
+        for start in starts {
+            for path in ["x", "l", "new/file"] {
+                for args in [
+                    r#""block": "x\ny""#,
+                    r#""block": "x\n", "create": true, "mode": "0600""#,
+                    r#""block": """#,
+                    r#""state": "absent""#,
+                    r#""block": "z", "insertafter": "^a", "prepend_newline": true"#,
+                    r#""block": "z", "insertbefore": "BOF", "append_newline": true, "backup": true"#,
+                ] {
+                    contract(&MODULE, start, &format!(r#"{{"path": "@/{path}", {args}}}"#));
+                }
+            }
         }
     }
 }

@@ -527,10 +527,9 @@ fn remote_directory(
 ) -> Result<Outcome> {
     let named = files::path_arg(system, &args.dest)?;
     let contents = args.src.as_deref().is_some_and(|src| src.ends_with('/'));
-    let existed = is_directory(system, &named)?;
     let top = match basename {
         Some(name) if !contents => named.join(name),
-        _ => named.clone(),
+        _ => named,
     };
     if top.starts_with(src) && top != *src {
         return Err(ModuleError::new(format!(
@@ -554,10 +553,9 @@ fn remote_directory(
             What::Link { target } => place_link(system, &owners, &path, target)?,
         }
     }
-    let shown = if existed || contents { &top } else { &named };
-    args.file.apply(system, shown, true)?;
+    args.file.apply(system, &top, true)?;
     let outcome = Outcome::default().set("src", args.src.as_deref()).set("checksum", Value::Null);
-    files::finish(system, outcome, shown, "dest", None)
+    files::finish(system, outcome, &top, "dest", None)
 }
 
 fn copy_remote_directory(
@@ -614,4 +612,163 @@ fn walk(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::module::contract::contract;
+
+    #[test]
+    fn keeps_its_promises_whatever_was_there() {
+        let starts: &[&[&str]] = &[
+            &[],
+            &["d d 755", "f d/a 600 text"],
+            &["f x 640 text"],
+            &["f x 640 other", "l l x", "l dangling nowhere"],
+            &["d x 700"],
+        ];
+        let rest =
+            ["", r#", "mode": "0640""#, r#", "follow": true"#, r#", "force": false"#, r#", "backup": true"#];
+        for start in starts {
+            for dest in ["x", "l", "dangling", "d", "d/", "new/", "new/file", "d/a"] {
+                for rest in rest {
+                    for source in [
+                        r#""_blob": "blob:text", "_basename": "a", "_source_mode": "0755""#,
+                        r#""_blob": "blob:text""#,
+                        r#""src": "@/x", "remote_src": true"#,
+                        r#""src": "@/d", "remote_src": true"#,
+                        r#""src": "@/d/", "remote_src": true"#,
+                        r#""_tree": [{"path": "s", "kind": "directory"},
+                            {"path": "s/f", "kind": "file", "_content": "blob:1", "mode": "0700"},
+                            {"path": "s/g", "kind": "file", "_content": "blob:2"},
+                            {"path": "s/l", "kind": "link", "target": "f"}]"#,
+                    ] {
+                        contract(&MODULE, start, &format!(r#"{{"dest": "@/{dest}", {source}{rest}}}"#));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn puts_content_where_it_belongs() {
+        let blob = r#""_blob": "blob:new""#;
+        let named = r#""_blob": "blob:new", "_basename": "n", "_source_mode": 493"#;
+        for (start, args, expected) in [
+            (&[][..], format!(r#"{{"dest": "@/x", {blob}, "mode": "0600"}}"#), Ok(vec!["f x 600 new"])),
+            (&["f x 640 old"], format!(r#"{{"dest": "@/x", {blob}}}"#), Ok(vec!["f x 640 new"])),
+            (
+                &["f x 640 old"],
+                format!(r#"{{"dest": "@/x", {blob}, "force": false}}"#),
+                Ok(vec!["f x 640 old"]),
+            ),
+            (
+                &["f x 640 new"],
+                format!(r#"{{"dest": "@/x", {blob}, "mode": "u=rwX,go=r"}}"#),
+                Ok(vec!["f x 644 new"]),
+            ),
+            (
+                &["d d 755"],
+                format!(r#"{{"dest": "@/d", {named}, "mode": "preserve"}}"#),
+                Ok(vec!["d d 755", "f d/n 755 new"]),
+            ),
+            (
+                &[],
+                format!(r#"{{"dest": "@/a/b/", {named}, "mode": "0600", "directory_mode": "0711"}}"#),
+                Ok(vec!["d a 711", "d a/b 711", "f a/b/n 600 new"]),
+            ),
+            (
+                &["d d 755"],
+                format!(r#"{{"dest": "@/d", {blob}}}"#),
+                Err("can not use content with a dir as dest"),
+            ),
+            (&[], format!(r#"{{"dest": "@/a/b", {blob}}}"#), Err("Destination directory @/a does not exist")),
+            (
+                &["f x 644 old", "l l x"],
+                format!(r#"{{"dest": "@/l", {blob}, "mode": "0644"}}"#),
+                Ok(vec!["f l 644 new", "f x 644 old"]),
+            ),
+            (
+                &["f x 644 old", "l l x"],
+                format!(r#"{{"dest": "@/l", {blob}, "follow": true}}"#),
+                Ok(vec!["l l x", "f x 644 new"]),
+            ),
+            (
+                &[],
+                format!(
+                    r#"{{"dest": "@/x", {blob}, "checksum": "c2a6b03f190dfb2b4aa91f8af8d477a9bc3401dc"}}"#
+                ),
+                Ok(vec!["f x 644 new"]),
+            ),
+            (
+                &[],
+                format!(r#"{{"dest": "@/x", {blob}, "checksum": "00"}}"#),
+                Err("Copied file does not match the expected checksum. Transfer failed."),
+            ),
+            (
+                &[],
+                format!(r#"{{"dest": "@/x", {blob}, "validate": "grep -q new %s"}}"#),
+                Ok(vec!["f x 644 new"]),
+            ),
+            (
+                &[],
+                format!(r#"{{"dest": "@/x", {blob}, "validate": "sh -c 'echo bad >&2; exit 3' %s"}}"#),
+                Err("failed to validate: rc:3 error:bad"),
+            ),
+            (
+                &["d s 750", "f s/a 755 1", "l s/l a"],
+                r#"{"src": "@/s", "dest": "@/t", "remote_src": true}"#.into(),
+                Ok(vec![
+                    "d s 750",
+                    "f s/a 755 1",
+                    "l s/l a",
+                    "d t 755",
+                    "d t/s 750",
+                    "f t/s/a 755 1",
+                    "l t/s/l a",
+                ]),
+            ),
+            (
+                &["d s 750", "f s/a 755 1", "d t 700", "f t/a 600 2"],
+                r#"{"src": "@/s/", "dest": "@/t", "remote_src": true}"#.into(),
+                Ok(vec!["d s 750", "f s/a 755 1", "d t 700", "f t/a 755 1"]),
+            ),
+            (
+                &[],
+                r#"{"dest": "@/t", "mode": "preserve", "directory_mode": "0700", "_tree": [
+                    {"path": "s", "kind": "directory"},
+                    {"path": "s/f", "kind": "file", "_content": "blob:1", "mode": "0750"},
+                    {"path": "s/l", "kind": "link", "target": "f"}]}"#
+                    .into(),
+                Ok(vec!["d t 700", "d t/s 700", "f t/s/f 750 1", "l t/s/l f"]),
+            ),
+            (
+                &[],
+                r#"{"dest": "@/t", "_tree": [{"path": "../f", "kind": "file", "_content": "blob:1"}]}"#
+                    .into(),
+                Err("the tree's entry ../f leads out of it"),
+            ),
+        ] {
+            let verdict = contract(&MODULE, start, &args);
+            let got = match &verdict.error {
+                Some(error) => Err(error.as_str()),
+                None => Ok(verdict.tree.iter().map(String::as_str).collect()),
+            };
+            assert_eq!(got, expected, "{args} from {start:?}");
+        }
+    }
+
+    #[test]
+    fn returns_what_is_documented() {
+        let args = r#"{"dest": "@/x", "_blob": "blob:new", "mode": "0600", "backup": true}"#;
+        let verdict = contract(&MODULE, &["f x 644 old"], args);
+        assert_eq!(verdict.text("checksum"), "c2a6b03f190dfb2b4aa91f8af8d477a9bc3401dc");
+        assert_eq!(verdict.text("mode"), "0600");
+        assert_eq!(verdict.text("size"), "3");
+        assert_eq!(verdict.text("state"), "file");
+        let backup = verdict.text("backup_file");
+        assert!(backup.ends_with('~') && backup.contains("/x."), "{backup}");
+        assert!(verdict.tree.iter().any(|line| line.ends_with("~ 644 old")), "{:?}", verdict.tree);
+    }
 }

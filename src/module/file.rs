@@ -600,6 +600,7 @@ fn strptime(text: &str, format: &str) -> Option<Parsed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::module::contract::{contract, contract_once};
 
     #[test]
     fn times_are_read_in_the_format_given() {
@@ -612,5 +613,109 @@ mod tests {
         ] {
             assert_eq!(strptime(text, format).map(|parsed| parsed.line()).as_deref(), expected, "{text}");
         }
+    }
+
+    const STARTS: &[&[&str]] = &[
+        &[],
+        &["d d 755", "f d/a 644 one", "d d/e 700", "f d/e/b 755 two", "l d/l a"],
+        &["f x 600 text", "l l x", "l dangling nowhere"],
+        &["d x 700", "l l x"],
+        &["d x 755", "f x/y 640 text"],
+    ];
+
+    #[test]
+    fn keeps_its_promises_whatever_was_there() {
+        let states = ["absent", "directory", "file", "touch", "link", "hard"];
+        let rest = [
+            "",
+            r#", "mode": "0640""#,
+            r#", "mode": "u=rwX,g=rX,o=""#,
+            r#", "force": true, "follow": false"#,
+            r#", "mode": "0700", "recurse": true"#,
+        ];
+        for start in STARTS {
+            for path in ["x", "l", "dangling", "d", "d/e/b", "new/deep/er"] {
+                for state in states {
+                    for rest in rest {
+                        let src = match state {
+                            "link" => r#", "src": "x""#,
+                            "hard" => r#", "src": "@/x""#,
+                            _ => "",
+                        };
+                        let args = format!(r#"{{"path": "@/{path}", "state": "{state}"{src}{rest}}}"#);
+                        let run = if state == "touch" { contract_once } else { contract };
+                        run(&MODULE, start, &args);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn brings_paths_into_their_state() {
+        for (start, args, expected) in [
+            (
+                &[][..],
+                r#"{"path": "@/a/b", "state": "directory", "mode": "0750"}"#,
+                Ok(vec!["d a 750", "d a/b 750"]),
+            ),
+            (&["d a 755", "f a/x 644 "], r#"{"path": "@/a", "state": "absent"}"#, Ok(vec![])),
+            (
+                &["d a 755", "f a/x 644 ", "d a/s 700", "f a/s/y 755 "],
+                r#"{"path": "@/a/", "state": "directory", "recurse": true, "mode": "u=rwX,go="}"#,
+                Ok(vec!["d a 700", "d a/s 700", "f a/s/y 700 ", "f a/x 600 "]),
+            ),
+            (&["f x 644 "], r#"{"path": "@/l", "src": "x", "state": "link"}"#, Ok(vec!["l l x", "f x 644 "])),
+            (
+                &["f x 644 ", "f l 644 "],
+                r#"{"path": "@/l", "src": "x", "state": "link", "force": true}"#,
+                Ok(vec!["l l x", "f x 644 "]),
+            ),
+            (
+                &[],
+                r#"{"path": "@/l", "src": "gone", "state": "link"}"#,
+                Err("src file does not exist, use 'force=yes' if you really want to create the link: @/gone"),
+            ),
+            (&[], r#"{"path": "@/x", "state": "file"}"#, Err("file (@/x) is absent, cannot continue")),
+            (
+                &["d x 755"],
+                r#"{"path": "@/x", "state": "file"}"#,
+                Err("file (@/x) is directory, cannot continue"),
+            ),
+            (&["f x 644 "], r#"{"path": "@/x", "state": "directory"}"#, Err("@/x already exists as a file")),
+            (
+                &["f x 644 "],
+                r#"{"path": "@/x", "owner": "no-such-account"}"#,
+                Err("chown failed: failed to look up user no-such-account"),
+            ),
+            (&["f x 644 ", "l l x"], r#"{"path": "@/l", "mode": "0600"}"#, Ok(vec!["l l x", "f x 600 "])),
+            (
+                &["f x 644 ", "l l x"],
+                r#"{"path": "@/l", "mode": "0600", "state": "file"}"#,
+                Ok(vec!["l l x", "f x 600 "]),
+            ),
+            (&["f my\tname 644 "], r#"{"path": "@/my\tname", "mode": "a+x"}"#, Ok(vec!["f my\tname 755 "])),
+        ] {
+            let verdict = contract(&MODULE, start, args);
+            let got = match &verdict.error {
+                Some(error) => Err(error.as_str()),
+                None => Ok(verdict.tree.iter().map(String::as_str).collect()),
+            };
+            assert_eq!(got, expected, "{args} from {start:?}");
+        }
+    }
+
+    #[test]
+    fn touch_sets_times() {
+        let args = r#"{"path": "@/x", "state": "touch", "modification_time": "200001010000.00",
+            "access_time": "preserve"}"#;
+        let verdict = contract(&MODULE, &["f x 644 text"], args);
+        assert!(verdict.changed);
+        let verdict = contract_once(&MODULE, &["f x 644 text"], r#"{"path": "@/x", "state": "touch"}"#);
+        assert!(verdict.changed);
+        let args = r#"{"path": "@/x", "state": "touch", "modification_time": "preserve",
+            "access_time": "preserve"}"#;
+        assert!(!contract(&MODULE, &["f x 644 text"], args).changed);
+        assert_eq!(contract(&MODULE, &[], args).tree, ["f x 644 "]);
     }
 }

@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use crate::module::{ModuleError, Outcome, expand_path};
 use crate::system::{
-    Algorithm, Applied, Attributes, Command, Content, FileKind, Output, Stat, System, WriteOptions,
+    Algorithm, Applied, Attributes, Command, Content, FileKind, Output, Stat, System, WriteOptions, flags,
+    process_umask,
 };
 use crate::value::{Map, Value, map_of};
 
@@ -202,7 +203,7 @@ impl FileArgs {
                 let mode = Mode::parse(value)?;
                 let directory = kind == FileKind::Directory;
                 let umask = if mode.needs_umask() || current.is_none() && matches!(mode, Mode::Symbolic(_)) {
-                    umask(system)?
+                    process_umask()
                 } else {
                     0
                 };
@@ -272,7 +273,7 @@ impl FileArgs {
 
     /// The whole SELinux context to set, or `None` if it is right or not asked for.
     fn context(&self, system: &mut dyn System, path: &Path, exists: bool) -> Result<Option<String>> {
-        if exists && self.asks_no_context() || !selinux_enabled(system)? {
+        if self.asks_no_context() || !selinux_enabled(system)? {
             return Ok(None);
         }
         let current = if exists { context_of(system, path)? } else { None };
@@ -329,15 +330,6 @@ fn difference(stat: &Stat, wanted: Attributes) -> Attributes {
     let owner_changes = uid.is_some() || gid.is_some();
     let mode = wanted.mode.filter(|mode| *mode != stat.mode || owner_changes);
     Attributes { uid, gid, mode, ..wanted }
-}
-
-/// The process's file mode creation mask.
-///
-/// # Errors
-/// If no shell can be started.
-pub fn umask(system: &mut dyn System) -> Result<u32> {
-    let output = system.query(&Command::new(["sh", "-c", "umask"]))?;
-    Ok(u32::from_str_radix(output.stdout_text().trim(), 8).unwrap_or(0o022))
 }
 
 /// The number of an account given by name or number.
@@ -429,7 +421,7 @@ pub fn try_query(system: &mut dyn System, command: &Command) -> Result<Option<Ou
 
 /// The letters that `lsattr` shows for a path; empty where the file system has none.
 fn flags_of(system: &mut dyn System, path: &Path) -> String {
-    let bytes = system.extended_attribute(path, "flags").ok().flatten().unwrap_or_default();
+    let bytes = system.extended_attribute(path, flags::NAME).ok().flatten().unwrap_or_default();
     String::from_utf8_lossy(&bytes).chars().filter(char::is_ascii_alphabetic).collect()
 }
 
@@ -740,13 +732,11 @@ pub fn record(
                 FileKind::Directory => ("directory", map_of(attributes).into()),
                 FileKind::Link => ("link", map_of([("target", text_of(&system.read_link(path)?))]).into()),
                 FileKind::File => {
-                    let digest = match sha256 {
-                        Some(known) => known,
-                        None => system.digest(path, Algorithm::Sha256)?,
-                    };
-                    let mut state = map_of([("sha256", Value::from(digest))]);
-                    state.extend(map_of(attributes));
-                    state.extend(map_of([("size", Value::from(stat.size))]));
+                    let mut state = map_of(attributes);
+                    state.extend(map_of([("size", stat.size)]));
+                    // A file that can't be read still has attributes.
+                    let digest = sha256.or_else(|| system.digest(path, Algorithm::Sha256).ok());
+                    state.extend(digest.map(|digest| ("sha256".into(), digest.into())));
                     ("file", state.into())
                 }
                 _ => ("file", map_of(attributes).into()),

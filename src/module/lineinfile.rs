@@ -463,4 +463,65 @@ mod tests {
             assert_eq!((again, lines.concat().as_str()), ("", case.expected), "twice: {:?}", case.before);
         }
     }
+
+    use crate::module::contract::contract;
+
+    #[test]
+    fn keeps_its_promises_whatever_was_there() {
+        let starts: &[&[&str]] = &[
+            &[],
+            &["f x 600 "],
+            &["f x 640 a=1"],
+            &["f x 640 a=1\nb=2\na=3\n", "l l x"],
+            &["f x 644 # a=1\r\nnew\n\n", "l l x"],
+            &["d x 755"],
+        ];
+        for start in starts {
+            for path in ["x", "l", "new/file"] {
+                for args in [
+                    r#""line": "new""#,
+                    r#""line": "a=2", "regexp": "^#? ?a=""#,
+                    r#""line": "\\1=2", "regexp": "^(a)=", "backrefs": true"#,
+                    r#""line": "new", "insertafter": "^b", "mode": "0600""#,
+                    r#""line": "new", "insertbefore": "^b", "firstmatch": true"#,
+                    r#""line": "new", "insertbefore": "BOF", "create": true"#,
+                    r#""search_string": "a=", "line": "a=c", "backup": true"#,
+                    r#""state": "absent", "regexp": "^a""#,
+                    r#""state": "absent", "line": "new", "create": true"#,
+                    r#""line": "x", "validate": "grep -q b %s""#,
+                ] {
+                    contract(&MODULE, start, &format!(r#"{{"path": "@/{path}", {args}}}"#));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn says_what_it_did() {
+        let lines = &["f x 640 a\nb\na\n", "l l x"][..];
+        for (start, args, message, tree) in [
+            (lines, r#"{"path": "@/l", "line": "c"}"#, "line added", "f x 640 a\nb\na\nc\n"),
+            (lines, r#"{"path": "@/x", "line": "a"}"#, "", "f x 640 a\nb\na\n"),
+            (lines, r#"{"path": "@/x", "line": "c", "regexp": "b"}"#, "line replaced", "f x 640 a\nc\na\n"),
+            (lines, r#"{"path": "@/x", "line": "a", "state": "absent"}"#, "2 line(s) removed", "f x 640 b\n"),
+            (
+                lines,
+                r#"{"path": "@/x", "line": "a", "mode": "0600"}"#,
+                "ownership, perms or SE linux context changed",
+                "f x 600 a\nb\na\n",
+            ),
+            (
+                &[],
+                r#"{"path": "@/x", "line": "a", "create": true, "mode": "0600"}"#,
+                "line added",
+                "f x 600 a\n",
+            ),
+        ] {
+            let verdict = contract(&MODULE, start, args);
+            assert_eq!(verdict.text("msg"), message, "{args}");
+            assert!(verdict.tree.contains(&tree.to_string()), "{args}: {:?}", verdict.tree);
+        }
+        let verdict = contract(&MODULE, &[], r#"{"path": "@/x", "line": "a"}"#);
+        assert_eq!(verdict.error.as_deref(), Some("Destination @/x does not exist !"));
+    }
 }

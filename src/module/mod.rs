@@ -12,13 +12,18 @@ use crate::system::{System, SystemError};
 use crate::value::{Map, Value};
 
 pub mod args;
+pub mod assemble;
 pub mod blockinfile;
 pub mod clock;
 pub mod command;
+#[cfg(test)]
+pub(crate) mod contract;
 pub mod copy;
 pub mod facts;
+pub mod fetch;
 pub mod file;
 pub mod files;
+pub mod find;
 pub mod getent;
 pub mod group;
 pub mod host;
@@ -29,7 +34,9 @@ pub mod registry;
 pub mod replace;
 pub mod script;
 pub mod setup;
+pub mod slurp;
 pub mod stat;
+pub mod tempfile;
 pub mod template;
 pub mod user;
 

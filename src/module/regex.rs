@@ -386,6 +386,48 @@ fn escape(characters: &[char], at: usize, in_class: bool, out: &mut String) -> R
     Ok(at + 2)
 }
 
+/// A shell pattern (`*`, `?`, `[…]`) as a regular expression for the whole of a name.
+pub fn fnmatch(pattern: &str) -> String {
+    let characters: Vec<char> = pattern.chars().collect();
+    let mut out = String::from("(?s:");
+    let mut at = 0;
+    while at < characters.len() {
+        match characters[at] {
+            '*' => out.push_str(".*"),
+            '?' => out.push('.'),
+            '[' => {
+                let negated = characters.get(at + 1) == Some(&'!');
+                let first = at + 1 + usize::from(negated);
+                // A bracket that comes first stands for itself.
+                let end = (first + 1..characters.len()).find(|index| characters[*index] == ']');
+                match end {
+                    Some(end) => {
+                        out.push_str(if negated { "[^" } else { "[" });
+                        for character in &characters[first..end] {
+                            if matches!(character, '\\' | '^' | ']' | '[') {
+                                out.push('\\');
+                            }
+                            out.push(*character);
+                        }
+                        out.push(']');
+                        at = end;
+                    }
+                    None => out.push_str("\\["),
+                }
+            }
+            character => {
+                if !character.is_alphanumeric() {
+                    out.push('\\');
+                }
+                out.push(character);
+            }
+        }
+        at += 1;
+    }
+    out.push_str(")\\Z");
+    out
+}
+
 /// Content as text that can be searched: UTF-8 where it is, else one character a byte, so that nothing is
 /// lost on the way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -488,6 +530,26 @@ mod tests {
         let pattern = Pattern::new("a", M).expect("valid");
         assert!(pattern.sub(r"\2", "a").is_err());
         assert!(pattern.sub(r"\q", "a").is_err());
+    }
+
+    #[test]
+    fn shell_patterns_match_whole_names() {
+        for (pattern, name, expected) in [
+            ("*.log", "a.log", true),
+            ("*.log", "a.log.gz", false),
+            ("a?c", "abc", true),
+            ("[!a]*", "b", true),
+            ("[!a]*", "a", false),
+            ("[]x]", "]", true),
+            ("[a-c]1", "b1", true),
+            ("a[", "a[", true),
+            ("a+(b) c", "a+(b) c", true),
+            ("_é-", "_é-", true),
+        ] {
+            let flags = Flags { anchored: true, ..Flags::default() };
+            let compiled = Pattern::new(&fnmatch(pattern), flags).expect(pattern);
+            assert_eq!(compiled.is_match(name).expect("ends"), expected, "{pattern} on {name}");
+        }
     }
 
     #[test]

@@ -4,10 +4,14 @@ use crate::module::Module;
 
 /// All modules.
 pub const MODULES: &[&Module] = &[
+    &super::assemble::MODULE,
     &super::blockinfile::MODULE,
     &super::command::COMMAND,
+    &super::command::SHELL,
     &super::copy::MODULE,
+    &super::fetch::MODULE,
     &super::file::MODULE,
+    &super::find::MODULE,
     &super::getent::MODULE,
     &super::group::MODULE,
     &super::lineinfile::MODULE,
@@ -15,8 +19,9 @@ pub const MODULES: &[&Module] = &[
     &super::replace::MODULE,
     &super::script::SCRIPT,
     &super::setup::SETUP,
-    &super::command::SHELL,
+    &super::slurp::MODULE,
     &super::stat::MODULE,
+    &super::tempfile::MODULE,
     &super::template::MODULE,
     &super::user::MODULE,
 ];

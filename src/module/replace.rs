@@ -166,4 +166,30 @@ mod tests {
             assert_eq!(got.as_ref().map(|(text, count)| (text.as_str(), *count)), expected, "{text:?}");
         }
     }
+
+    use crate::module::contract::contract;
+
+    #[test]
+    fn keeps_its_promises_whatever_was_there() {
+        let starts: &[&[&str]] = &[
+            &[],
+            &["f x 600 "],
+            &["f x 644 a\nb", "l l x"],
+            &["f x 640 a\nxy\nb a\n", "l l x"],
+            &["d x 755"],
+        ];
+        for start in starts {
+            for path in ["x", "l", "new/file"] {
+                for args in [
+                    r#""regexp": "^a$", "replace": "b""#,
+                    r#""regexp": "(x)(y)", "replace": "\\2\\1""#,
+                    r#""regexp": "a", "replace": "q", "after": "b", "backup": true"#,
+                    r#""regexp": "none", "mode": "0600""#,
+                    r#""regexp": "z*", "replace": """#,
+                ] {
+                    contract(&MODULE, start, &format!(r#"{{"path": "@/{path}", {args}}}"#));
+                }
+            }
+        }
+    }
 }

@@ -87,7 +87,7 @@ fn run(args: Value, system: &mut dyn System) -> Result<Outcome> {
         set("charset", charset.into());
     }
     if args.get_attributes {
-        let letters = text_attribute(system, &path, "flags").unwrap_or_default();
+        let letters = text_attribute(system, &path, crate::system::flags::NAME).unwrap_or_default();
         let letters: String = letters.chars().filter(char::is_ascii_alphabetic).collect();
         set("version", text_attribute(system, &path, "version").into());
         set("attributes", letters.chars().filter_map(attribute_name).collect::<Vec<_>>().into());
@@ -208,4 +208,40 @@ fn attribute_name(letter: char) -> Option<&'static str> {
         'Z' => "compresseddirty",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::module::contract::contract;
+
+    #[test]
+    fn tells_what_is_there() {
+        let start = &["f x 640 text", "l l x", "d d 1777"];
+        for (args, key, expected) in [
+            (r#"{"path": "@/none"}"#, "exists", "False"),
+            (r#"{"path": "@/x"}"#, "exists", "True"),
+            (r#"{"path": "@/x"}"#, "isreg", "True"),
+            (r#"{"path": "@/x"}"#, "mode", "0640"),
+            (r#"{"path": "@/x"}"#, "size", "4"),
+            (r#"{"path": "@/x"}"#, "rgrp", "True"),
+            (r#"{"path": "@/x"}"#, "wgrp", "False"),
+            (r#"{"path": "@/x"}"#, "readable", "True"),
+            (r#"{"path": "@/x"}"#, "checksum", "372ea08cab33e71c02c651dbc83a474d32c676ea"),
+            (
+                r#"{"path": "@/x", "checksum_algo": "sha256"}"#,
+                "checksum",
+                "982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1",
+            ),
+            (r#"{"path": "@/l"}"#, "islnk", "True"),
+            (r#"{"path": "@/l"}"#, "lnk_target", "x"),
+            (r#"{"path": "@/l", "follow": true}"#, "isreg", "True"),
+            (r#"{"path": "@/d"}"#, "isdir", "True"),
+            (r#"{"path": "@/d"}"#, "mode", "1777"),
+        ] {
+            let verdict = contract(&MODULE, start, args);
+            let stat = verdict.outcome.values.get("stat").expect("returned");
+            assert_eq!(stat.get(key).map(Value::to_text).as_deref(), Some(expected), "{args} {key}");
+        }
+    }
 }
