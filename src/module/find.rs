@@ -404,7 +404,7 @@ mod tests {
             "f d/b.txt 600 xx",
             "f d/.hidden 644 h",
             "f d/sub/c.log 644 ",
-            "f d/sub/[x] y 644 ",
+            "f d/sub/[x]y 644 ",
             "l d/link sub",
         ];
         for (args, expected) in [
@@ -416,7 +416,7 @@ mod tests {
             (r#", "patterns": "[!a]*""#, "b.txt"),
             (r#", "recurse": true, "patterns": "*.log""#, "a.log sub/c.log"),
             (r#", "recurse": true, "depth": 1"#, "a.log b.txt"),
-            (r#", "recurse": true, "patterns": "[[]x] y""#, "sub/[x] y"),
+            (r#", "recurse": true, "patterns": "[[]x]y""#, "sub/[x]y"),
             (r#", "follow": true, "recurse": true, "patterns": "c*""#, "link/c.log sub/c.log"),
             (r#", "hidden": true"#, ".hidden a.log b.txt"),
             (r#", "file_type": "directory""#, "sub"),
