@@ -2,7 +2,13 @@
 //!
 //! ARCHITECTURE.md draws the map.
 
+#[cfg(feature = "controller")]
+pub mod cli;
+#[cfg(feature = "controller")]
+pub mod config;
 pub mod diagnostic;
+#[cfg(feature = "controller")]
+pub mod engine;
 #[cfg(feature = "controller")]
 pub mod event;
 #[cfg(feature = "controller")]
@@ -11,6 +17,8 @@ pub mod module;
 #[cfg(feature = "controller")]
 pub mod playbook;
 pub mod protocol;
+#[cfg(feature = "controller")]
+pub mod report;
 #[cfg(feature = "controller")]
 pub mod source;
 pub mod system;

@@ -1,0 +1,61 @@
+//! Why a command did not do what it was asked to.
+
+use super::exit::Exit;
+use crate::config::ConfigError;
+use crate::diagnostic::Diagnostic;
+use crate::report::ReportError;
+
+/// What to say, and how to end.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit.
+    pub exit: Exit,
+    /// What is wrong; all of it.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Failure {
+    /// Something is missing or broken.
+    pub fn error(message: impl Into<String>) -> Failure {
+        Failure { exit: Exit::Error, diagnostics: vec![Diagnostic::error(message)] }
+    }
+
+    /// An option can't be used so.
+    pub fn options(message: impl Into<String>) -> Failure {
+        Failure { exit: Exit::Options, diagnostics: vec![Diagnostic::error(message)] }
+    }
+
+    /// An option or command that is known to the field's users and not built here.
+    pub fn unsupported(what: &str, why: &str) -> Failure {
+        Failure::options(format!("{what} is not supported: {why}"))
+    }
+
+    /// A playbook or another source can't be read.
+    pub fn parse(diagnostics: Vec<Diagnostic>) -> Failure {
+        Failure { exit: Exit::Unreachable, diagnostics }
+    }
+
+    /// The same with another exit.
+    #[must_use]
+    pub fn exit(self, exit: Exit) -> Failure {
+        Failure { exit, ..self }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::options(error.to_string())
+    }
+}
+
+impl From<ReportError> for Failure {
+    fn from(error: ReportError) -> Failure {
+        Failure::options(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure::error(error.to_string())
+    }
+}

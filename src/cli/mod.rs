@@ -1,0 +1,168 @@
+//! The command line: one file a subcommand. Started under the name of one of Ansible's programs (a symbolic
+//! link), the program behaves as that one.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Settings, Surroundings};
+use crate::report::{self, Fan, Plan, Stream, Streams};
+
+pub mod exit;
+pub mod extra_vars;
+pub mod failure;
+pub mod options;
+pub mod run;
+pub mod secrets;
+
+use exit::Exit;
+use failure::Failure;
+use options::Flags;
+
+/// Agentless configuration management over SSH: runs Ansible's playbooks with nothing on the hosts but sshd
+#[derive(Debug, Parser)]
+#[command(
+    name = "setpoint",
+    version,
+    propagate_version = true,
+    infer_long_args = true,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(run::Run),
+}
+
+/// Names of programs as which this one behaves, with the subcommand that it then is.
+const NAMES: &[(&str, &str)] = &[
+    ("ansible-playbook", "run"),
+    ("ansible", "exec"),
+    ("ansible-inventory", "inventory"),
+    ("ansible-vault", "vault"),
+    ("ansible-doc", "doc"),
+    ("ansible-config", "config"),
+];
+
+/// The program: reads the command line of the process, does it, and says how it ended.
+pub fn main() -> ExitCode {
+    let arguments = as_subcommand(std::env::args_os().collect());
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are printed too, and are no failure.
+            let failed = error.use_stderr();
+            let _ = error.print();
+            return if failed { Exit::Failed.into() } else { Exit::Success.into() };
+        }
+    };
+    let mut console = Console::of_process();
+    match dispatch(&cli.command, &mut console) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            console.complain(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(command: &Command, console: &mut Console) -> Result<Exit, Failure> {
+    match command {
+        Command::Run(args) => run::run(args, console),
+    }
+}
+
+/// Inserts the subcommand that the program's name stands for.
+fn as_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let name = arguments.first().and_then(|name| Path::new(name).file_name()).unwrap_or_default();
+    if let Some((_, subcommand)) = NAMES.iter().find(|(known, _)| name == *known) {
+        arguments.insert(1, (*subcommand).into());
+    }
+    arguments
+}
+
+/// What a subcommand has around it: the process's environment and its standard streams.
+#[derive(Debug)]
+pub struct Console {
+    /// Environment, working directory, home.
+    pub around: Surroundings,
+    /// Width of the terminal.
+    pub columns: Option<usize>,
+}
+
+impl Console {
+    /// That of this process.
+    pub fn of_process() -> Console {
+        Console { around: Surroundings::of_process(), columns: columns() }
+    }
+
+    /// The settings with what the command line says over them. Their warnings are shown.
+    ///
+    /// # Errors
+    /// A configuration can't be read or a value does not fit.
+    pub fn settings(&mut self, flags: &Flags) -> Result<Settings, Failure> {
+        let settings = Settings::load(&self.around, &flags.0)?;
+        for warning in &settings.warnings {
+            self.warn(warning);
+        }
+        Ok(settings)
+    }
+
+    /// The listeners for a run.
+    ///
+    /// # Errors
+    /// There is no such layout.
+    pub fn listeners(&self, settings: &Settings, verbosity: u8, check: bool) -> Result<Fan, Failure> {
+        let plan = Plan { display: settings.display.clone(), verbosity, check };
+        let streams = Streams {
+            out: Stream { to: Box::new(io::stdout()), terminal: io::stdout().is_terminal() },
+            err: Stream { to: Box::new(io::stderr()), terminal: io::stderr().is_terminal() },
+            columns: self.columns,
+        };
+        Ok(report::listeners(plan, streams)?)
+    }
+
+    /// Writes a line to standard error.
+    pub fn warn(&self, text: &str) {
+        // Nobody may be listening; that is no reason to fail.
+        let _ = writeln!(io::stderr(), "[WARNING]: {text}");
+    }
+
+    /// Says why a command failed.
+    pub fn complain(&self, failure: &Failure) {
+        for diagnostic in &failure.diagnostics {
+            let _ = writeln!(io::stderr(), "{}", report::diagnostic_line(diagnostic).trim_end());
+        }
+    }
+
+    /// Writes to standard output.
+    ///
+    /// # Errors
+    /// It can't be written to; a reader that went away is not an error.
+    pub fn print(&self, text: &str) -> Result<(), Failure> {
+        match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Columns of the terminal on standard output, or as `COLUMNS` says where there is none.
+fn columns() -> Option<usize> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    rustix::termios::tcgetwinsize(io::stdout())
+        .ok()
+        .map(|size| usize::from(size.ws_col))
+        .filter(|columns| *columns > 0)
+}

@@ -1,0 +1,227 @@
+//! Options that several subcommands share, named as ansible-core names them.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+
+use crate::config::Flag;
+
+/// `-v`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Verbosity {
+    /// Tell more; up to -vvvv
+    #[arg(short = 'v', long = "verbose", action = ArgAction::Count, display_order = 900)]
+    pub verbose: u8,
+}
+
+/// Which hosts.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Inventory")]
+pub struct Inventory {
+    /// Inventory file, directory, script, or comma-separated list of hosts; may be repeated
+    #[arg(short, long, visible_alias = "inventory-file", value_name = "INVENTORY")]
+    pub inventory: Vec<String>,
+    /// Further restrict the hosts to this pattern, or to the patterns in @FILE
+    #[arg(short, long, value_name = "PATTERN", allow_hyphen_values = true)]
+    pub limit: Option<String>,
+    /// Forget the cached facts of all hosts first
+    #[arg(long)]
+    pub flush_cache: bool,
+}
+
+/// Variables from the command line.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Variables")]
+pub struct ExtraVars {
+    /// Set variables: key=value, YAML or JSON, or @FILE; may be repeated
+    #[arg(short = 'e', long = "extra-vars", value_name = "VARS", allow_hyphen_values = true)]
+    pub extra_vars: Vec<String>,
+}
+
+/// Passwords of vaults.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Vault")]
+pub struct VaultPasswords {
+    /// Password with its label: LABEL@FILE, LABEL@SCRIPT or LABEL@prompt; may be repeated
+    #[arg(long = "vault-id", value_name = "ID")]
+    pub vault_id: Vec<String>,
+    /// Ask for the vault's password
+    #[arg(
+        short = 'J',
+        long = "ask-vault-password",
+        visible_alias = "ask-vault-pass",
+        conflicts_with = "vault_password_file"
+    )]
+    pub ask_vault_password: bool,
+    /// File (or script) with the vault's password; may be repeated
+    #[arg(long = "vault-password-file", visible_alias = "vault-pass-file", value_name = "FILE")]
+    pub vault_password_file: Vec<String>,
+}
+
+/// How to reach hosts.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Connection")]
+pub struct Connection {
+    /// Log in as this user
+    #[arg(short = 'u', long = "user", value_name = "USER")]
+    pub remote_user: Option<String>,
+    /// Log in with this private key
+    #[arg(long = "private-key", visible_alias = "key-file", value_name = "FILE")]
+    pub private_key: Option<PathBuf>,
+    /// Connection kind: ssh, openssh, local, docker, podman, chroot
+    #[arg(short = 'c', long = "connection", value_name = "KIND")]
+    pub connection: Option<String>,
+    /// Seconds until a connection must stand
+    #[arg(short = 'T', long = "timeout", value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// Options for every SSH connection, as for ssh (such as -o ProxyJump=…)
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
+    pub ssh_common_args: Option<String>,
+    /// More of them
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
+    pub ssh_extra_args: Option<String>,
+    /// Accepted for compatibility; files travel over the connection itself, not through sftp
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true, hide_short_help = true)]
+    pub sftp_extra_args: Option<String>,
+    /// Accepted for compatibility; files travel over the connection itself, not through scp
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true, hide_short_help = true)]
+    pub scp_extra_args: Option<String>,
+    /// Ask for the connection's password
+    #[arg(short = 'k', long = "ask-pass", conflicts_with = "connection_password_file")]
+    pub ask_pass: bool,
+    /// File (or script) with the connection's password
+    #[arg(long, visible_alias = "conn-pass-file", value_name = "FILE")]
+    pub connection_password_file: Option<PathBuf>,
+}
+
+/// Becoming another user.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Privilege escalation")]
+pub struct Become {
+    /// Become another user on the host (root, if none is named)
+    #[arg(short = 'b', long = "become")]
+    pub become_: bool,
+    /// How: sudo, su or doas
+    #[arg(long, value_name = "METHOD")]
+    pub become_method: Option<String>,
+    /// Which user
+    #[arg(long, value_name = "USER")]
+    pub become_user: Option<String>,
+    /// Ask for the password for that
+    #[arg(short = 'K', long = "ask-become-pass", conflicts_with = "become_password_file")]
+    pub ask_become_pass: bool,
+    /// File (or script) with the password for that
+    #[arg(long, visible_alias = "become-pass-file", value_name = "FILE")]
+    pub become_password_file: Option<PathBuf>,
+}
+
+/// How much is changed and shown.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Run")]
+pub struct Running {
+    /// Change nothing; say what would be changed
+    #[arg(short = 'C', long)]
+    pub check: bool,
+    /// Show changes of files and other resources as diffs
+    #[arg(short = 'D', long)]
+    pub diff: bool,
+    /// How many hosts are worked on at a time
+    #[arg(short = 'f', long, value_name = "N")]
+    pub forks: Option<usize>,
+    /// Accepted for compatibility; modules are built in
+    #[arg(short = 'M', long = "module-path", value_name = "PATH", hide_short_help = true)]
+    pub module_path: Vec<String>,
+}
+
+/// How a run is told.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Output")]
+pub struct Output {
+    /// Layout: default, yaml, minimal, oneline, json (a stream of events), json-document, junit, tree
+    #[arg(long, value_name = "LAYOUT")]
+    pub output: Option<String>,
+    /// Exit with 80 when something was changed, 81 when something would be
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+    /// Add the time that each task took
+    #[arg(long)]
+    pub profile: bool,
+}
+
+/// Collects what the command line says about settings.
+#[derive(Debug, Default)]
+pub struct Flags(pub Vec<Flag>);
+
+impl Flags {
+    /// The value of an option, if it was given.
+    pub fn value(
+        &mut self,
+        key: &'static str,
+        value: Option<impl ToString>,
+        flag: &'static str,
+    ) -> &mut Flags {
+        if let Some(value) = value {
+            self.0.push((key, value.to_string(), flag));
+        }
+        self
+    }
+
+    /// A switch, if it was given.
+    pub fn switch(&mut self, key: &'static str, on: bool, flag: &'static str) -> &mut Flags {
+        self.value(key, on.then_some("true"), flag)
+    }
+
+    /// A list, if anything is in it.
+    pub fn list(&mut self, key: &'static str, values: &[String], flag: &'static str) -> &mut Flags {
+        self.value(key, (!values.is_empty()).then(|| values.join(",")), flag)
+    }
+}
+
+impl Connection {
+    /// What it says about settings.
+    pub fn flags(&self, flags: &mut Flags) {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        flags
+            .value("DEFAULT_REMOTE_USER", self.remote_user.as_ref(), "--user")
+            .value("DEFAULT_PRIVATE_KEY_FILE", path(&self.private_key), "--private-key")
+            .value("DEFAULT_TRANSPORT", self.connection.as_ref(), "--connection")
+            .value("DEFAULT_TIMEOUT", self.timeout, "--timeout")
+            .value("SSH_COMMON_ARGS", self.ssh_common_args.as_ref(), "--ssh-common-args")
+            .value("SSH_EXTRA_ARGS", self.ssh_extra_args.as_ref(), "--ssh-extra-args")
+            .value(
+                "CONNECTION_PASSWORD_FILE",
+                path(&self.connection_password_file),
+                "--connection-password-file",
+            )
+            .switch("DEFAULT_ASK_PASS", self.ask_pass, "--ask-pass");
+    }
+}
+
+impl Become {
+    /// What it says about settings.
+    pub fn flags(&self, flags: &mut Flags) {
+        let file = self.become_password_file.as_ref().map(|path| path.display().to_string());
+        flags
+            .switch("DEFAULT_BECOME", self.become_, "--become")
+            .value("DEFAULT_BECOME_METHOD", self.become_method.as_ref(), "--become-method")
+            .value("DEFAULT_BECOME_USER", self.become_user.as_ref(), "--become-user")
+            .switch("DEFAULT_BECOME_ASK_PASS", self.ask_become_pass, "--ask-become-pass")
+            .value("BECOME_PASSWORD_FILE", file, "--become-password-file");
+    }
+}
+
+impl Output {
+    /// What it says about settings.
+    pub fn flags(&self, flags: &mut Flags) {
+        flags.value("DEFAULT_STDOUT_CALLBACK", self.output.as_deref().map(layout), "--output");
+    }
+}
+
+/// `json` means the stream of events here; what that name means among stdout callbacks is `json-document`.
+fn layout(name: &str) -> &str {
+    match name {
+        "json" | "jsonl" => "jsonl",
+        "json-document" => "json",
+        other => other,
+    }
+}

@@ -1,0 +1,94 @@
+//! What a run is asked to do: the command line and the settings, resolved, as the engine wants them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::value::Map;
+
+/// A password. Its `Debug` never shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps `text` from being shown.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The password itself, for the one place that must hand it over.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// What a run is asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// The playbook files, in order.
+    pub playbooks: Vec<PathBuf>,
+    /// Inventory sources: files, directories, scripts, or `host,host` lists.
+    pub inventory: Vec<String>,
+    /// Further restricts the hosts of every play (`--limit`).
+    pub limit: Option<String>,
+    /// Nothing is changed.
+    pub check: bool,
+    /// Changes are shown as diffs.
+    pub diff: bool,
+    /// Only tasks with one of these tags; empty means all.
+    pub tags: Vec<String>,
+    /// No task with one of these tags.
+    pub skip_tags: Vec<String>,
+    /// Variables that win over all others (`-e`).
+    pub extra_vars: Arc<Map>,
+    /// Begin at the task with this name.
+    pub start_at_task: Option<String>,
+    /// Ask before each task.
+    pub step: bool,
+    /// How many hosts are worked on at a time.
+    pub forks: usize,
+    /// Run notified handlers also after a failure.
+    pub force_handlers: bool,
+    /// Forget cached facts of all hosts first.
+    pub flush_cache: bool,
+    /// How often `-v` was given.
+    pub verbosity: u8,
+    /// Upper bound of tasks that are sent ahead to a host; `None` lets the engine choose.
+    pub window: Option<usize>,
+    /// `-u`; keywords and variables win over it.
+    pub remote_user: Option<String>,
+    /// `-c`.
+    pub connection: Option<String>,
+    /// `-T`, in seconds.
+    pub timeout: Option<u64>,
+    /// `--private-key`.
+    pub private_key: Option<PathBuf>,
+    /// `--ssh-common-args`.
+    pub ssh_common_args: Option<String>,
+    /// `--ssh-extra-args`.
+    pub ssh_extra_args: Option<String>,
+    /// `-b`; `None` when it was not given.
+    pub become_: Option<bool>,
+    /// `--become-user`.
+    pub become_user: Option<String>,
+    /// `--become-method`.
+    pub become_method: Option<String>,
+    /// From `-K` or a file.
+    pub become_password: Option<Secret>,
+    /// From `-k` or a file.
+    pub connection_password: Option<Secret>,
+    /// Only check the playbooks' syntax.
+    pub syntax_check: bool,
+    /// Only list the hosts.
+    pub list_hosts: bool,
+    /// Only list the tasks.
+    pub list_tasks: bool,
+    /// Only list the tags.
+    pub list_tags: bool,
+}
