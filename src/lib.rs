@@ -17,6 +17,7 @@ pub mod module;
 #[cfg(feature = "controller")]
 pub mod playbook;
 pub mod protocol;
+pub mod runner;
 #[cfg(feature = "controller")]
 pub mod report;
 #[cfg(feature = "controller")]

@@ -84,6 +84,11 @@ impl Local {
         self.environment = environment;
     }
 
+    /// The home directory of the user that this runs as.
+    pub fn home(&self) -> PathBuf {
+        self.who.home.clone()
+    }
+
     /// Removes the scratch directory, if there is one.
     pub fn clear_scratch(&mut self) {
         if let Some(scratch) = self.scratch.take() {

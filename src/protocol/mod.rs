@@ -1,18 +1,21 @@
 //! What controller and runner say to each other: frames of MessagePack over the standard streams.
 //!
-//! A frame is a length (u32, little endian), and a [`ToRunner`] or [`ToController`] in MessagePack. Every
-//! length is bounded, so that neither side can make the other allocate without end.
+//! A frame is a length (u32, little endian, its highest bit says that the body is compressed), and a
+//! [`ToRunner`] or [`ToController`] in MessagePack. Every length is bounded, so that neither side can make
+//! the other allocate without end.
 
 use serde::{Deserialize, Serialize};
 
 use crate::system::{Applied, BlobRef, Change};
 use crate::value::Value;
 
+pub mod frame;
+
 /// Version of the protocol; both sides must speak the same, which the runner's digest already ensures.
 pub const VERSION: u32 = 1;
 
 /// Largest frame body in bytes. Large content travels in chunks.
-pub const MAX_FRAME: usize = 16 << 20;
+pub const MAX_FRAME: usize = 64 << 20;
 
 /// Largest chunk of content in bytes, before compression.
 pub const CHUNK: usize = 256 << 10;
@@ -26,6 +29,8 @@ pub enum ToRunner {
         version: u32,
         /// Who runs this, for the lock that changing runs take.
         operator: String,
+        /// Name of the run: what it changes is kept under it for a rollback, and its runners share the lock.
+        run: String,
         /// Every batch of this session is a dry run: changes are overlaid and later batches see them.
         check: bool,
     },
@@ -36,6 +41,7 @@ pub enum ToRunner {
         /// Which content.
         sha256: String,
         /// The next bytes, compressed with deflate.
+        #[serde(with = "frame::bytes")]
         deflated: Vec<u8>,
         /// There is no more.
         last: bool,
@@ -148,6 +154,7 @@ pub enum ToController {
         /// Name under which the module sends it.
         name: String,
         /// The next bytes, compressed with deflate.
+        #[serde(with = "frame::bytes")]
         deflated: Vec<u8>,
         /// There is no more.
         last: bool,

@@ -1,0 +1,235 @@
+//! One task: checked arguments, the module, and what it returned as a report.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use crate::module::{Module, ModuleError, Outcome, args, registry};
+use crate::protocol::{Call, Report, Status};
+use crate::system::journal::Journal;
+use crate::system::local::Local;
+use crate::system::overlay::Overlay;
+use crate::system::recorder::Recorder;
+use crate::system::{Applied, Change, System, process_umask};
+use crate::value::{Map, Value, map_of};
+
+/// How a task is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Changes are made.
+    Real,
+    /// Changes are recorded; tasks of the same batch or session see them.
+    Dry,
+    /// Changes are recorded; nobody else sees them.
+    Alone,
+}
+
+thread_local! {
+    /// What the last panic of this thread said.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Keeps what panics say for the report instead of printing it.
+pub(super) fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        PANIC.with(|cell| {
+            if let Ok(mut cell) = cell.try_borrow_mut() {
+                *cell = Some(info.to_string().replace('\n', ": "));
+            }
+        });
+    }));
+}
+
+/// Does a task. `overlay` is what earlier tasks have recorded.
+pub(super) fn run(call: &Call, kind: Kind, local: &mut Local, overlay: &mut Option<Overlay>) -> Report {
+    match kind {
+        Kind::Real => {
+            let mut journal = Journal::new(&mut *local).with_diff(call.diff);
+            let outcome = run_module(call, &mut journal);
+            let (changes, applied) = journal.take();
+            report(call, outcome, changes, applied, false)
+        }
+        Kind::Dry | Kind::Alone => {
+            let earlier = if kind == Kind::Dry { overlay.take() } else { None };
+            let earlier = earlier.unwrap_or_else(|| Overlay::new(process_umask(), None));
+            let mut recorder = Recorder::resume(&mut *local, earlier).with_diff(call.diff);
+            let mut outcome = run_module(call, &mut recorder);
+            if let (Err(error), Some(why)) = (&outcome, recorder.uncertain()) {
+                outcome = Ok(uncertain(error, &why));
+            }
+            let (changes, applied) = recorder.take();
+            let later = recorder.into_overlay();
+            if kind == Kind::Dry {
+                *overlay = Some(later);
+            }
+            report(call, outcome, changes, applied, true)
+        }
+    }
+}
+
+/// A failure that an earlier, only recorded command may be the reason of.
+fn uncertain(error: &ModuleError, why: &str) -> Outcome {
+    let mut outcome = Outcome::with(error.values.clone());
+    outcome.changed = Some(true);
+    outcome.warnings.push(format!("uncertain in a dry run, because {why}: {}", error.message));
+    outcome.set("msg", format!("would probably change: {}", error.message))
+}
+
+fn run_module(call: &Call, system: &mut dyn System) -> Result<Outcome, ModuleError> {
+    let Some(module) = registry::find(&call.module) else {
+        return Err(ModuleError::new(format!("there is no module `{}`", call.module)));
+    };
+    let empty = Map::new();
+    let given = match &call.args {
+        Value::Map(map) => map.as_ref(),
+        _ => &empty,
+    };
+    let checked = args::check(module, given, &|_| true).map_err(|errors| {
+        let messages: Vec<String> = errors
+            .into_iter()
+            .map(|error| match error.hint {
+                Some(hint) => format!("{} ({hint})", error.message),
+                None => error.message,
+            })
+            .collect();
+        ModuleError::new(messages.join("; "))
+    })?;
+    catch_unwind(AssertUnwindSafe(|| (module.run)(checked, system))).unwrap_or_else(|_| Err(panicked(module)))
+}
+
+fn panicked(module: &Module) -> ModuleError {
+    let said = PANIC.with(|cell| cell.borrow_mut().take()).unwrap_or_default();
+    ModuleError::new(format!("module `{}` stopped on a bug of its own: {said}", module.name))
+}
+
+/// What the controller gets.
+fn report(
+    call: &Call,
+    outcome: Result<Outcome, ModuleError>,
+    changes: Vec<Change>,
+    applied: Vec<Applied>,
+    dry: bool,
+) -> Report {
+    let (mut values, failed, changed, skipped) = match outcome {
+        Ok(outcome) => {
+            let changed = outcome.changed.unwrap_or(!changes.is_empty());
+            let mut values = outcome.values;
+            if !outcome.warnings.is_empty() {
+                values.insert("warnings".into(), outcome.warnings.into());
+            }
+            if let Some(facts) = outcome.facts {
+                values.insert("ansible_facts".into(), Value::map(facts));
+            }
+            (values, outcome.failed, changed, outcome.skipped)
+        }
+        Err(error) => {
+            let mut values = error.values;
+            values.insert("msg".into(), error.message.into());
+            (values, true, !changes.is_empty(), false)
+        }
+    };
+    values.insert("changed".into(), changed.into());
+    if failed {
+        values.insert("failed".into(), true.into());
+    }
+    if skipped {
+        values.insert("skipped".into(), true.into());
+    }
+    if call.diff
+        && let Some(diff) = diff(&changes)
+    {
+        values.insert("diff".into(), diff);
+    }
+    let status = match (failed, skipped, changed) {
+        (true, _, _) => Status::Failed,
+        (_, true, _) => Status::Skipped,
+        (_, _, true) if dry => Status::WouldChange,
+        (_, _, true) => Status::Changed,
+        _ => Status::Ok,
+    };
+    Report { task: call.id, status, result: Value::map(values), changes, applied, micros: 0 }
+}
+
+/// Changes as users of `--diff` know them: one mapping, or a list of them.
+fn diff(changes: &[Change]) -> Option<Value> {
+    let mut parts: Vec<Value> = changes.iter().filter(|change| !change.sensitive).flat_map(diff_of).collect();
+    match parts.len() {
+        0 => None,
+        1 => parts.pop(),
+        _ => Some(Value::list(parts)),
+    }
+}
+
+fn diff_of(change: &Change) -> Vec<Value> {
+    let mut parts = Vec::new();
+    let id = Value::str(change.id.as_str());
+    if let Some((before, after)) = &change.text {
+        parts.push(Value::map(map_of([
+            ("before_header", id.clone()),
+            ("after_header", id.clone()),
+            ("before", before.as_str().into()),
+            ("after", after.as_str().into()),
+        ])));
+    }
+    let (before, after) = (&change.before, &change.after);
+    match (before.as_map(), after.as_map()) {
+        (Some(old), Some(new)) => {
+            // What the text shows, digest and size need not say again.
+            let told = |key: &Value| change.text.is_some() && ["sha256", "size"].iter().any(|name| key.as_str() == Some(name));
+            let pick = |from: &Map, other: &Map| {
+                let mut map = map_of([("path", id.clone())]);
+                map.extend(
+                    from.iter()
+                        .filter(|(key, value)| other.get(*key) != Some(*value) && !told(key))
+                        .map(|(key, value)| (key.clone(), value.clone())),
+                );
+                map
+            };
+            let (left, right) = (pick(old, new), pick(new, old));
+            if left.len() > 1 || right.len() > 1 {
+                parts.push(Value::map(map_of([("before", Value::map(left)), ("after", Value::map(right))])));
+            }
+        }
+        _ if change.text.is_some() || (before.is_null() && after.is_null()) => {}
+        _ => {
+            let side = |value: &Value| {
+                let state = if value.is_null() { Value::str("absent") } else { Value::str(change.kind.as_str()) };
+                Value::map(map_of([("path", id.clone()), ("state", state)]))
+            };
+            parts.push(Value::map(map_of([("before", side(before)), ("after", side(after))])));
+        }
+    }
+    parts
+}
+
+/// The report of a task whose time is over.
+pub(super) fn timed_out(task: u32, limit: u64, took: Duration) -> Report {
+    let result = map_of([
+        ("failed", Value::Bool(true)),
+        ("changed", Value::Bool(false)),
+        ("msg", format!("Timed out after {limit} second(s).").into()),
+        ("timedout", Value::map(map_of([("period", limit)]))),
+    ]);
+    Report {
+        task,
+        status: Status::Failed,
+        result: Value::map(result),
+        micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        ..Report::default()
+    }
+}
+
+/// The report of a task whose result does not fit into a message.
+pub(super) fn too_large(task: u32, size: u64) -> Report {
+    failed(task, format!("the result has {} MiB, which is more than can be sent", size >> 20))
+}
+
+/// The report of a task that failed before it began.
+pub(super) fn failed(task: u32, message: impl Into<String>) -> Report {
+    let result = map_of([
+        ("failed", Value::Bool(true)),
+        ("changed", Value::Bool(false)),
+        ("msg", message.into().into()),
+    ]);
+    Report { task, status: Status::Failed, result: Value::map(result), ..Report::default() }
+}
