@@ -65,26 +65,26 @@ impl Depot for Wire {
         if let Some((_, bytes)) = self.kept.iter().find(|(sha256, _)| *sha256 == blob.sha256) {
             return sink.write_all(bytes);
         }
-        // What a task that failed half-way left unread is passed over below, by its name; the end of
-        // another fetch of the same content can't be told from ours, so drain what is there now.
-        while self.chunks.try_recv().is_ok() {}
         self.shared.send(&ToController::NeedBlob(blob.clone())).map_err(io::Error::other)?;
         let mut copy = (blob.size <= KEPT).then(Vec::new);
         let mut failed = None;
         loop {
             let chunk = self.chunks.recv().map_err(|_| io::Error::other("the controller is gone"))?;
             match chunk {
-                Chunk::Lost { sha256, reason } if sha256 == blob.sha256 => return Err(io::Error::other(reason)),
+                Chunk::Lost { sha256, reason } if sha256 == blob.sha256 => {
+                    return Err(io::Error::other(reason));
+                }
                 Chunk::Part { sha256, deflated, last } if sha256 == blob.sha256 => {
                     if failed.is_none() {
-                        let bytes = frame::inflate(&deflated, CHUNK).map_err(io::Error::other)?;
-                        if let Err(error) = sink.write_all(&bytes) {
-                            // The rest is on its way all the same and must not be taken for something else.
-                            failed = Some(error);
-                        }
-                        if let Some(copy) = &mut copy {
-                            copy.extend_from_slice(&bytes);
-                        }
+                        let taken = frame::inflate(&deflated, CHUNK).map_err(io::Error::other);
+                        let taken = taken.and_then(|bytes| {
+                            if let Some(copy) = &mut copy {
+                                copy.extend_from_slice(&bytes);
+                            }
+                            sink.write_all(&bytes)
+                        });
+                        // The rest is on its way all the same and must not be taken for something else.
+                        failed = taken.err();
                     }
                     if last {
                         break;

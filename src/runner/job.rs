@@ -8,7 +8,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use crate::module::args::json_text;
-use crate::protocol::{Async, Call, Report, Status, frame};
+use crate::protocol::{Async, Call, Report, Status};
 use crate::system::local::{Local, NoDepot, random_name};
 use crate::system::{System, exec};
 use crate::value::{Map, Value, map_of};
@@ -39,7 +39,8 @@ fn try_start(call: &Call, detach: &Async, local: &mut Local) -> Result<Report, S
         ("finished", Value::Int(0)),
         ("ansible_job_id", detach.job.as_str().into()),
     ]);
-    save(&path, &Value::map(status)).map_err(|error| format!("failed to write {}: {error}", path.display()))?;
+    save(&path, &Value::map(status))
+        .map_err(|error| format!("failed to write {}: {error}", path.display()))?;
     let order = (path.to_string_lossy().into_owned(), detach.clone(), call.clone());
     let order = rmp_serde::to_vec(&order).map_err(|error| error.to_string())?;
     let failed = |error: std::io::Error| format!("failed to start the job: {error}");
@@ -81,9 +82,9 @@ fn directory(local: &mut Local) -> PathBuf {
 fn save(path: &Path, status: &Value) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let temporary = path.with_file_name(format!(".{}", random_name()));
-    let mut file =
-        std::fs::File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    let outcome = file.write_all(json_text(status).as_bytes()).and_then(|()| std::fs::rename(&temporary, path));
+    let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let outcome =
+        file.write_all(json_text(status).as_bytes()).and_then(|()| std::fs::rename(&temporary, path));
     if outcome.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }

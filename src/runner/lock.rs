@@ -23,9 +23,8 @@ fn place(home: &Path) -> Option<PathBuf> {
     }
     let directory = home.join(".cache/setpoint");
     let found = std::fs::symlink_metadata(&directory).ok()?;
-    let private = found.is_dir()
-        && found.uid() == rustix::process::geteuid().as_raw()
-        && found.mode() & 0o077 == 0;
+    let private =
+        found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0;
     private.then(|| directory.join("lock"))
 }
 

@@ -49,7 +49,8 @@ pub fn main() -> ExitCode {
             Some("--cwd") => cwd = arguments.next().map(PathBuf::from),
             Some("--remove") => remove_own_directory(arguments.next()),
             _ => {
-                let _ = writeln!(std::io::stderr(), "setpoint-runner: unknown argument {}", argument.display());
+                let _ =
+                    writeln!(std::io::stderr(), "setpoint-runner: unknown argument {}", argument.display());
                 return ExitCode::from(2);
             }
         }
@@ -59,6 +60,7 @@ pub fn main() -> ExitCode {
     {
         let _ = std::env::set_current_dir("/");
     }
+    task::quiet_panics();
     serve(Box::new(std::io::stdin()), Box::new(std::io::stdout()))
 }
 
@@ -66,7 +68,8 @@ pub fn main() -> ExitCode {
 fn remove_own_directory(directory: Option<OsString>) {
     let Some(directory) = directory.map(PathBuf::from) else { return };
     let Ok(own) = std::env::current_exe() else { return };
-    if own.parent() == Some(&directory) && own.file_name().is_some_and(|name| is_runner_name(Path::new(name))) {
+    if own.parent() == Some(&directory) && own.file_name().is_some_and(|name| is_runner_name(Path::new(name)))
+    {
         let _ = std::fs::remove_file(&own);
         let _ = std::fs::remove_dir(&directory);
     }
@@ -126,16 +129,22 @@ impl Shared {
 
 /// What the reader hands to the main thread.
 enum Work {
-    Hello { version: u32, operator: String, run: String, check: bool },
-    Batch { batch: Batch, epoch: u64 },
+    Hello {
+        version: u32,
+        operator: String,
+        run: String,
+        check: bool,
+    },
+    Batch {
+        batch: Batch,
+        epoch: u64,
+    },
     /// The stream made no sense.
     Broken(String),
 }
 
 /// Works for a controller until it goes away.
 pub fn serve(input: Box<dyn Read + Send>, output: Box<dyn Write + Send>) -> ExitCode {
-    task::quiet_panics();
-    // A program that was started with it ignored would not notice that its reader is gone.
     let shared = Arc::new(Shared::new(output));
     let (work, queue) = channel();
     let (chunks, content) = sync_channel(CHUNKS);
@@ -144,7 +153,10 @@ pub fn serve(input: Box<dyn Read + Send>, output: Box<dyn Write + Send>) -> Exit
         return ExitCode::FAILURE;
     }
     let reader = Arc::clone(&shared);
-    std::thread::spawn(move || read(input, &reader, &work, &chunks));
+    std::thread::spawn(move || {
+        read(input, &reader, work, chunks);
+        end(&reader);
+    });
     let watcher = Arc::clone(&shared);
     std::thread::spawn(move || watch(&watcher));
     let wire = Wire::new(Arc::clone(&shared), content);
@@ -160,8 +172,9 @@ pub fn serve(input: Box<dyn Read + Send>, output: Box<dyn Write + Send>) -> Exit
     }
 }
 
-/// Reads frames until the channel ends; then ends what is running.
-fn read(mut input: Box<dyn Read + Send>, shared: &Shared, work: &Sender<Work>, chunks: &SyncSender<Chunk>) {
+/// Reads frames until the channel ends.
+#[expect(clippy::needless_pass_by_value, reason = "the other ends must see that this one is gone")]
+fn read(mut input: Box<dyn Read + Send>, shared: &Shared, work: Sender<Work>, chunks: SyncSender<Chunk>) {
     loop {
         let handed_on = match frame::read::<ToRunner>(&mut *input) {
             Ok(Some(ToRunner::Hello { version, operator, run, check })) => {
@@ -189,11 +202,14 @@ fn read(mut input: Box<dyn Read + Send>, shared: &Shared, work: &Sender<Work>, c
             }
         };
         if !handed_on {
-            break;
+            return;
         }
     }
-    // Nobody is there any more: commands that run end, the task at hand fails, and the main thread,
-    // finding no more work, ends too.
+}
+
+/// Nobody is there any more: commands that run end, the task at hand fails, and the main thread, finding
+/// no more work, ends too.
+fn end(shared: &Shared) {
     let deadline = Instant::now() + GRACE;
     shared.epoch.fetch_add(1, Ordering::SeqCst);
     while Instant::now() < deadline {
@@ -278,8 +294,12 @@ impl Session {
                 }
                 Work::Batch { batch, epoch } => {
                     let id = batch.id;
+                    let keep = batch.mode == Mode::Check;
                     if !self.shared.canceled(epoch) {
                         self.batch(batch, epoch)?;
+                    }
+                    if !keep {
+                        self.overlay = None;
                     }
                     self.say(&ToController::BatchEnded { batch: id })?;
                 }
@@ -349,7 +369,10 @@ impl Session {
                 batch: batch.id,
                 task: call.id,
                 started: Some(started),
-                deadline: call.timeout.filter(|_| call.detach.is_none()).map(|limit| started + Duration::from_secs(limit)),
+                deadline: call
+                    .timeout
+                    .filter(|_| call.detach.is_none())
+                    .map(|limit| started + Duration::from_secs(limit)),
                 limit: call.timeout.unwrap_or(0),
                 ..Now::default()
             };

@@ -94,7 +94,11 @@ fn run_module(call: &Call, system: &mut dyn System) -> Result<Outcome, ModuleErr
             .collect();
         ModuleError::new(messages.join("; "))
     })?;
-    catch_unwind(AssertUnwindSafe(|| (module.run)(checked, system))).unwrap_or_else(|_| Err(panicked(module)))
+    guarded(module, checked, system)
+}
+
+fn guarded(module: &Module, args: Value, system: &mut dyn System) -> Result<Outcome, ModuleError> {
+    catch_unwind(AssertUnwindSafe(|| (module.run)(args, system))).unwrap_or_else(|_| Err(panicked(module)))
 }
 
 fn panicked(module: &Module) -> ModuleError {
@@ -175,7 +179,9 @@ fn diff_of(change: &Change) -> Vec<Value> {
     match (before.as_map(), after.as_map()) {
         (Some(old), Some(new)) => {
             // What the text shows, digest and size need not say again.
-            let told = |key: &Value| change.text.is_some() && ["sha256", "size"].iter().any(|name| key.as_str() == Some(name));
+            let told = |key: &Value| {
+                change.text.is_some() && ["sha256", "size"].iter().any(|name| key.as_str() == Some(name))
+            };
             let pick = |from: &Map, other: &Map| {
                 let mut map = map_of([("path", id.clone())]);
                 map.extend(
@@ -193,7 +199,8 @@ fn diff_of(change: &Change) -> Vec<Value> {
         _ if change.text.is_some() || (before.is_null() && after.is_null()) => {}
         _ => {
             let side = |value: &Value| {
-                let state = if value.is_null() { Value::str("absent") } else { Value::str(change.kind.as_str()) };
+                let state =
+                    if value.is_null() { Value::str("absent") } else { Value::str(change.kind.as_str()) };
                 Value::map(map_of([("path", id.clone()), ("state", state)]))
             };
             parts.push(Value::map(map_of([("before", side(before)), ("after", side(after))])));
@@ -232,4 +239,51 @@ pub(super) fn failed(task: u32, message: impl Into<String>) -> Report {
         ("msg", message.into().into()),
     ]);
     Report { task, status: Status::Failed, result: Value::map(result), ..Report::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::fake::Fake;
+
+    #[test]
+    fn a_module_that_panics_is_a_failed_task() {
+        let module = Module { name: "a.b.c", run: |_, _| panic!("oh no"), ..Module::DEFAULT };
+        let error = guarded(&module, Value::Null, &mut Fake::new()).expect_err("it panics");
+        assert!(error.message.starts_with("module `a.b.c` stopped on a bug of its own"), "{error}");
+    }
+
+    #[test]
+    fn diffs_have_the_shape_that_users_know() {
+        let file = |mode: &str, sha256: &str| Value::map(map_of([("mode", mode), ("sha256", sha256)]));
+        let text = || Some(("a\n".to_string(), "b\n".to_string()));
+        let change = |before: Value, after: Value, text: Option<(String, String)>| Change {
+            kind: "file".into(),
+            id: "/f".into(),
+            before,
+            after,
+            text,
+            sensitive: false,
+        };
+        let header = "'before_header': '/f', 'after_header': '/f', 'before': 'a\\n', 'after': 'b\\n'";
+        let cases = [
+            (change(file("1", "x"), file("1", "y"), text()), format!("{{{header}}}")),
+            (
+                change(file("1", "x"), file("2", "y"), text()),
+                format!(
+                    "[{{{header}}}, {{'before': {{'path': '/f', 'mode': '1'}}, 'after': {{'path': '/f', 'mode': '2'}}}}]"
+                ),
+            ),
+            (
+                change(Value::Null, file("1", "x"), None),
+                "{'before': {'path': '/f', 'state': 'absent'}, 'after': {'path': '/f', 'state': 'file'}}"
+                    .into(),
+            ),
+            (change(Value::Null, Value::Null, None), "None".into()),
+            (Change { sensitive: true, ..change(Value::Null, file("1", "x"), text()) }, "None".into()),
+        ];
+        for (change, expected) in cases {
+            assert_eq!(diff(&[change]).unwrap_or_default().repr(), expected);
+        }
+    }
 }
