@@ -213,3 +213,113 @@ fn walk(root: &Path, directory: &Path, exact: bool, out: &mut Vec<String>) {
         }
     }
 }
+
+/// A small web server of this process, on a port of its own.
+pub(crate) struct Server {
+    port: u16,
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    /// Serves `/text` (`hello`), `/echo` (the request itself), `/json`, `/redirect`, `/chunked`, `/named`,
+    /// `/not-modified`, `/short` (breaks off), `/auth` (asks for `me` and `secret`), `/gzip`, `/sums`; and
+    /// 404 for the rest.
+    pub(crate) fn start() -> Server {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(std::sync::atomic::Ordering::SeqCst) {
+                    return;
+                }
+                let _ = stream.and_then(|stream| answer(stream, port));
+            }
+        });
+        Server { port, stop, thread: Some(thread) }
+    }
+
+    /// Its address.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        let _ = std::net::TcpStream::connect(("127.0.0.1", self.port));
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+fn answer(mut stream: std::net::TcpStream, port: u16) -> io::Result<()> {
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    let head_end = loop {
+        let count = stream.read(&mut buffer)?;
+        request.extend_from_slice(&buffer[..count]);
+        if let Some(at) = request.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if count == 0 {
+            return Ok(());
+        }
+    };
+    let head = String::from_utf8_lossy(&request[..head_end]).into_owned();
+    let length: usize = head
+        .lines()
+        .find_map(|line| {
+            line.to_ascii_lowercase().strip_prefix("content-length:").map(str::trim).map(str::to_string)
+        })
+        .and_then(|length| length.parse().ok())
+        .unwrap_or(0);
+    while request.len() < head_end + length {
+        let count = stream.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        request.extend_from_slice(&buffer[..count]);
+    }
+    let path = head.split(' ').nth(1).unwrap_or_default().split('?').next().unwrap_or_default();
+    let full = |status: &str, headers: &str, body: &[u8]| {
+        let mut out =
+            format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n", body.len()).into_bytes();
+        if !head.starts_with("HEAD ") {
+            out.extend_from_slice(body);
+        }
+        out
+    };
+    let response = match path {
+        "/text" => full("200 OK", "Content-Type: text/plain\r\n", b"hello"),
+        "/echo" => full("200 OK", "Content-Type: text/plain; charset=utf-8\r\nX-Seen-By: me\r\n", &request),
+        "/json" => full(
+            "200 OK",
+            "Content-Type: application/json\r\nSet-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\n",
+            br#"{"a": [1, true, null, "x"]}"#,
+        ),
+        "/redirect" => full("302 Found", "Location: text\r\n", b""),
+        "/see-other" => full("303 See Other", &format!("Location: http://127.0.0.1:{port}/echo\r\n"), b""),
+        "/chunked" => {
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n".to_vec()
+        }
+        "/named" => full("200 OK", "Content-Disposition: attachment; filename=\"name.bin\"\r\n", b"hello"),
+        "/not-modified" if head.to_ascii_lowercase().contains("if-modified-since") => {
+            full("304 Not Modified", "", b"")
+        }
+        "/short" => b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello".to_vec(),
+        "/auth" if head.contains("Basic bWU6c2VjcmV0") => full("200 OK", "", b"welcome"),
+        "/auth" => full("401 Unauthorized", "WWW-Authenticate: Basic realm=\"x\"\r\n", b"who?"),
+        "/gzip" => {
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            packed.write_all(b"hello")?;
+            full("200 OK", "Content-Encoding: gzip\r\n", &packed.finish()?)
+        }
+        "/sums" => full("200 OK", "", b"00  other\n5d41402abc4b2a76b9719d911017c592  text\n"),
+        _ => full("404 Not Found", "Content-Type: text/html\r\n", b"nothing here"),
+    };
+    stream.write_all(&response)
+}

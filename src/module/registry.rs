@@ -12,6 +12,7 @@ pub const MODULES: &[&Module] = &[
     &super::fetch::MODULE,
     &super::file::MODULE,
     &super::find::MODULE,
+    &super::get_url::MODULE,
     &super::getent::MODULE,
     &super::group::MODULE,
     &super::lineinfile::MODULE,

@@ -199,8 +199,11 @@ impl Ledger {
         });
     }
 
-    /// Notes a command's change.
+    /// Notes a command's change. What has no kind leaves nothing behind (waiting, asking a server).
     pub fn intent(&mut self, intent: &Intent) {
+        if intent.kind.is_empty() {
+            return;
+        }
         self.changes.push(Change {
             kind: intent.kind.into(),
             id: intent.id.clone(),

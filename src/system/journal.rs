@@ -1,6 +1,7 @@
 //! A real run: changes are made, and noted.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::change::{self, Focus, Ledger};
@@ -201,6 +202,11 @@ impl<S: System> System for Journal<S> {
         let scratch = self.inner.scratch()?;
         self.scratch = Some(scratch.clone());
         Ok(scratch)
+    }
+
+    fn spool(&mut self, name: &str, content: &mut dyn Read) -> Result<PathBuf> {
+        self.scratch()?;
+        self.inner.spool(name, content)
     }
 
     fn applied(&mut self, applied: Applied) {

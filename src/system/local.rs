@@ -529,6 +529,19 @@ impl System for Local {
         Ok(scratch)
     }
 
+    fn spool(&mut self, name: &str, content: &mut dyn Read) -> Result<PathBuf> {
+        let path = self.scratch()?.join(name);
+        let _ = fs::remove_file(&path);
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io_error("write", &path))?;
+        io::copy(content, &mut file).map_err(io_error("receive", &path))?;
+        Ok(path)
+    }
+
     fn applied(&mut self, _applied: Applied) {}
 
     fn uncertain(&self) -> Option<String> {

@@ -5,6 +5,7 @@
 //! earlier changes would have done, so that a dry run sees the same machine that a real run would.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -286,7 +287,8 @@ impl Done {
 /// reads may count on once it has run.
 #[derive(Clone, Debug, Default)]
 pub struct Intent {
-    /// Kind of resource: `package`, `service`, `user`, `command`, …
+    /// Kind of resource: `package`, `service`, `user`, `command`, … Empty for what leaves nothing behind and
+    /// yet is not for a dry run: waiting, asking a server. It is not noted as a change.
     pub kind: &'static str,
     /// Which one.
     pub id: String,
@@ -486,6 +488,16 @@ pub trait System {
     /// A private directory for temporary files, removed at the end; writing there through ordinary
     /// commands (`validate`, unpacking) is not a change. Made on first use.
     fn scratch(&mut self) -> Result<PathBuf>;
+    /// Keeps what is read in a file of the scratch directory, and returns its path. Not a change.
+    fn spool(&mut self, name: &str, content: &mut dyn Read) -> Result<PathBuf> {
+        let path = self.scratch()?.join(name);
+        let mut bytes = Vec::new();
+        let fail = |source| SystemError::Io { action: "receive", path: path.clone(), source };
+        content.read_to_end(&mut bytes).map_err(fail)?;
+        let private = Attributes { mode: Some(0o600), ..Attributes::default() };
+        self.write(&path, &Content::Bytes(bytes), &private, WriteOptions::default())?;
+        Ok(path)
+    }
     /// Records that a resource is as it should be (also when nothing had to be done).
     fn applied(&mut self, applied: Applied);
     /// Why what is missing may be there in a real run: an earlier recorded command could have brought it.
@@ -595,6 +607,9 @@ impl<S: System + ?Sized> System for &mut S {
     }
     fn scratch(&mut self) -> Result<PathBuf> {
         (**self).scratch()
+    }
+    fn spool(&mut self, name: &str, content: &mut dyn Read) -> Result<PathBuf> {
+        (**self).spool(name, content)
     }
     fn applied(&mut self, applied: Applied) {
         (**self).applied(applied);

@@ -1,6 +1,7 @@
 //! Check mode: changes are recorded and overlaid, never made.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::change::{self, Focus, Ledger};
@@ -260,6 +261,11 @@ impl<S: System> System for Recorder<S> {
         let scratch = self.inner.scratch()?;
         self.scratch = Some(scratch.clone());
         Ok(scratch)
+    }
+
+    fn spool(&mut self, name: &str, content: &mut dyn Read) -> Result<PathBuf> {
+        self.scratch()?;
+        self.inner.spool(name, content)
     }
 
     fn applied(&mut self, applied: Applied) {
