@@ -16,8 +16,6 @@ pub mod assemble;
 pub mod blockinfile;
 pub mod clock;
 pub mod command;
-#[cfg(test)]
-pub(crate) mod contract;
 pub mod copy;
 pub mod facts;
 pub mod fetch;
@@ -35,12 +33,16 @@ pub mod regex;
 pub mod registry;
 pub mod replace;
 pub mod script;
+pub mod service;
 pub mod setup;
 pub mod slurp;
 pub mod stat;
+pub mod systemd;
 pub mod tempfile;
 pub mod template;
 pub mod user;
+#[cfg(test)]
+pub(crate) mod contract;
 
 /// What a module's verdict depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
