@@ -96,23 +96,8 @@ pub enum Cause {
         files: Vec<PathBuf>,
     },
     /// The host shows another key than the one we know.
-    #[error(
-        "HOST KEY CHANGED: {host} presents {offered_algorithm} {offered}, but {place} lists {known_algorithm} {known}; someone may be intercepting the connection. If the host was really reinstalled, remove that line (ssh-keygen -R '{host}') and try again"
-    )]
-    HostKeyChanged {
-        /// The name under which it is listed.
-        host: String,
-        /// Fingerprint of what it presents.
-        offered: String,
-        /// Its type.
-        offered_algorithm: String,
-        /// Fingerprint of what is listed.
-        known: String,
-        /// Its type.
-        known_algorithm: String,
-        /// `file:line` of the entry.
-        place: String,
-    },
+    #[error("{0}")]
+    HostKeyChanged(Box<ChangedKey>),
     /// The host's key is listed as revoked.
     #[error(
         "HOST KEY REVOKED: {host} presents {algorithm} {fingerprint}, which {place} marks as revoked; don't trust this host before its keys are replaced"
@@ -205,6 +190,28 @@ pub enum Cause {
     /// Becoming another user failed.
     #[error(transparent)]
     Become(BecomeFailure),
+}
+
+/// A host key that is not the one we know. Both fingerprints, and where ours is listed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "HOST KEY CHANGED: {host} presents {offered_algorithm} {offered}, but {place} lists {known_algorithm} \
+     {known}; someone may be intercepting the connection. If the host was really reinstalled, remove that \
+     line (ssh-keygen -R '{host}') and try again"
+)]
+pub struct ChangedKey {
+    /// The name under which it is listed.
+    pub host: String,
+    /// Fingerprint of what it presents.
+    pub offered: String,
+    /// Its type.
+    pub offered_algorithm: String,
+    /// Fingerprint of what is listed.
+    pub known: String,
+    /// Its type.
+    pub known_algorithm: String,
+    /// `file:line` of the entry.
+    pub place: String,
 }
 
 /// Why becoming another user failed.

@@ -16,7 +16,7 @@ use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
 use sha1::Sha1;
 
-use super::error::Cause;
+use super::error::{Cause, ChangedKey};
 
 /// What a line says about its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,14 +178,14 @@ impl KnownHosts {
                 differing = entry;
             }
         }
-        Verdict::Refused(Cause::HostKeyChanged {
+        Verdict::Refused(Cause::HostKeyChanged(Box::new(ChangedKey {
             host: name.to_owned(),
             offered: public.fingerprint(HashAlg::Sha256).to_string(),
             offered_algorithm: public.algorithm().to_string(),
             known: differing.key.fingerprint(HashAlg::Sha256).to_string(),
             known_algorithm: differing.key.algorithm().to_string(),
             place: differing.place(),
-        })
+        })))
     }
 
     /// The key types listed for the host, and whether an authority may vouch for it: what the
@@ -396,7 +396,7 @@ mod tests {
         match known.check(host, port, key, 1_000_000) {
             Verdict::Known => "known".to_owned(),
             Verdict::Unknown => "unknown".to_owned(),
-            Verdict::Refused(Cause::HostKeyChanged { place, .. }) => format!("changed {place}"),
+            Verdict::Refused(Cause::HostKeyChanged(change)) => format!("changed {}", change.place),
             Verdict::Refused(Cause::HostKeyRevoked { place, .. }) => format!("revoked {place}"),
             Verdict::Refused(other) => other.to_string(),
         }

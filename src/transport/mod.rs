@@ -34,7 +34,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use zeroize::Zeroizing;
 
 pub use r#become::{Become, Method, open_as};
-pub use error::{BecomeFailure, Cause, Class, TransportError};
+pub use error::{BecomeFailure, Cause, ChangedKey, Class, TransportError};
 pub use quote::for_any_shell;
 pub use ssh::Transports;
 pub use target::{HostKeyChecking, Kind, Target};

@@ -965,7 +965,7 @@ impl HostCheck {
         };
         match (verdict, self.strict) {
             (Verdict::Known, _) => Ok(()),
-            (Verdict::Refused(Cause::HostKeyChanged { .. }), Strict::No) => {
+            (Verdict::Refused(Cause::HostKeyChanged(_)), Strict::No) => {
                 report.distrusted.store(true, std::sync::atomic::Ordering::Relaxed);
                 Ok(())
             }
@@ -1295,7 +1295,7 @@ impl Login<'_> {
             }
         }
         if !resolved.explicit_identities
-            && !(resolved.identities_only && self.credentials.private_key.is_some())
+            && (!resolved.identities_only || self.credentials.private_key.is_none())
         {
             for path in &resolved.identity_files {
                 match self.key_file(path, false, handle, tried).await? {

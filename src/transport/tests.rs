@@ -185,6 +185,11 @@ impl Drop for Sshd {
 impl Sshd {
     /// Starts one that lets `authorized` in; `None` (said aloud) where there is no sshd.
     fn start(authorized: &[&str], more: &str) -> Option<Sshd> {
+        Sshd::start_in(authorized, more, None)
+    }
+
+    /// The same; `setup` is a script that runs first, in a mount namespace that only this sshd sees.
+    fn start_in(authorized: &[&str], more: &str, setup: Option<&str>) -> Option<Sshd> {
         let program = Path::new("/usr/sbin/sshd");
         if !program.exists() {
             skipped("there is no /usr/sbin/sshd");
@@ -208,12 +213,21 @@ impl Sshd {
         let port = free_port();
         let config = format!(
             "{more}\nPort {port}\nListenAddress 127.0.0.1\nHostKey {d}/host_ed25519\nHostKey {d}/host_ecdsa\n\
-             AuthorizedKeysFile {d}/authorized\nStrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\n\
+             AuthorizedKeysFile {d}/authorized\nStrictModes no\nPidFile none\nPermitRootLogin yes\n\
              MaxStartups 200\nMaxSessions 100\nLogLevel ERROR\n",
             d = dir.path().display()
         );
         std::fs::write(at("config"), config).expect("writable");
-        let child = Command::new(program)
+        let mut command = match setup {
+            None => Command::new(program),
+            Some(setup) => {
+                let mut command = Command::new("unshare");
+                let script = format!("set -e; cd {}; {setup}\nexec \"$@\"", dir.path().display());
+                command.args(["-m", "/bin/sh", "-c", &script, "sh"]).arg(program);
+                command
+            }
+        };
+        let child = command
             .args(["-D", "-e", "-f"])
             .arg(at("config"))
             .stdin(Stdio::null())
@@ -868,6 +882,281 @@ mod in_process {
             }
             assert_eq!((total, exit.await), (TOTAL, ExitStatus::Code(0)));
             drop(guard);
+        });
+    }
+}
+
+/// Real sudo, su and doas, and real login shells, in a mount namespace with users of its own.
+mod identities {
+    use super::*;
+
+    /// Users: `tester` may become anybody with a password, `free` without, `tty` only on a terminal,
+    /// `mallory` not at all. Each has `NAME-pw` as password. `tester`'s shell greets everybody.
+    const SETUP: &str = r#"
+        mkdir t; mount -t tmpfs tmpfs t; mkdir t/up t/work t/home
+        mount -t overlay overlay -o lowerdir=/etc,upperdir=$PWD/t/up,workdir=$PWD/t/work /etc
+        mount -t tmpfs tmpfs /run; mkdir /run/sshd
+        chmod 755 . t t/home
+        number=60000
+        add() {
+            number=$((number + 1)); mkdir t/home/$1
+            echo "$1:x:$number:$number::$PWD/t/home/$1:$2" >> /etc/passwd
+            echo "$1:$(openssl passwd -6 $1-pw):19000:0:99999:7:::" >> /etc/shadow
+            echo "$1:x:$number:" >> /etc/group
+            chown $number:$number t/home/$1
+        }
+        add tester /bin/bash; add free /bin/sh; add tty /bin/sh; add mallory /bin/sh; add deploy /bin/sh
+        for shell in fish tcsh zsh ksh; do
+            if command -v $shell >/dev/null; then add $shell $(command -v $shell); fi
+        done
+        echo 'echo WELCOME TO THE MACHINE; echo Password: >&2' > t/home/tester/.bashrc
+        cat > /etc/sudoers <<'END'
+Defaults lecture=always
+Defaults:tty requiretty
+tester ALL=(ALL) ALL
+free ALL=(ALL) NOPASSWD: ALL
+tty ALL=(ALL) NOPASSWD: ALL
+END
+        chmod 440 /etc/sudoers
+        printf 'permit tester\npermit nopass free\n' > /etc/doas.conf
+    "#;
+
+    struct Machine {
+        sshd: Sshd,
+        home: Home,
+        key: String,
+        transports: Transports,
+    }
+
+    impl Machine {
+        fn start() -> Option<Machine> {
+            if !rustix::process::getuid().is_root() {
+                skipped("sudo, su and doas are tested by root, who can make users in a namespace");
+                return None;
+            }
+            for program in ["unshare", "openssl", "sudo", "su"] {
+                if Command::new(program)
+                    .arg("--version")
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .status()
+                    .is_err()
+                {
+                    skipped(&format!("there is no {program}"));
+                    return None;
+                }
+            }
+            let home = Home::new();
+            let key = home.key("key", "ed25519", "");
+            let sshd = Sshd::start_in(
+                &[&public(&key)],
+                "UsePAM yes\nKbdInteractiveAuthentication yes\n",
+                Some(SETUP),
+            )?;
+            sshd.make_known(&home);
+            let transports = Transports::new(home.settings(), Box::new(NoPrompter));
+            Some(Machine { sshd, home, key: key.display().to_string(), transports })
+        }
+
+        async fn login(&self, user: &str) -> Box<dyn Connection> {
+            let port = self.sshd.port.to_string();
+            let mut vars = self.sshd.vars(&port, &self.key);
+            vars.push(("ansible_user", user));
+            let target = target("machine", &vars, &self.home.settings()).expect("a target");
+            self.transports.connect(&target).await.expect("it connects")
+        }
+
+        /// `id -un` and an echo of binary input, as somebody else; or the error.
+        async fn become_and_echo(&self, login: &str, r#become: Option<&Become>) -> String {
+            let connection = self.login(login).await;
+            let pipe = match open_as(&*connection, r#become, "id -un; head -c 1024").await {
+                Ok(pipe) => pipe,
+                Err(error) => return error.cause.to_string(),
+            };
+            let input: Vec<u8> = (0..1024_u32).map(|number| number as u8).collect();
+            let Pipe { mut stdin, mut stdout, stderr, exit, guard } = pipe;
+            drop(stderr);
+            let mut out = Vec::new();
+            let (_, read) = tokio::join!(
+                async {
+                    // It may have failed already; the read tells.
+                    let _ = stdin.write_all(&input).await;
+                },
+                stdout.read_to_end(&mut out)
+            );
+            if let Err(error) = read {
+                return TransportError::from_io(&error)
+                    .map_or_else(|| error.to_string(), |e| e.cause.to_string());
+            }
+            let status = exit.await;
+            drop((guard, stdin));
+            let end = out.len().saturating_sub(input.len());
+            if out[end..] != input {
+                return format!("garbled: {}", String::from_utf8_lossy(&out));
+            }
+            format!("{} {status}", String::from_utf8_lossy(&out[..end]).trim())
+        }
+    }
+
+    fn r#become(method: Method, user: &str, password: Option<&str>) -> Become {
+        Become { method, user: user.to_owned(), password: password.map(Secret::new), exe: None, flags: None }
+    }
+
+    #[test]
+    fn sudo_su_and_doas() {
+        let Some(machine) = Machine::start() else { return };
+        let doas = Path::new("/usr/bin/doas").exists();
+        if !doas {
+            skipped("there is no doas");
+        }
+        run(async {
+            use Method::{Doas, Su, Sudo};
+            let cases = [
+                ("tester", Sudo, "root", Some("tester-pw"), "root exit code 0"),
+                ("tester", Sudo, "deploy", Some("tester-pw"), "deploy exit code 0"),
+                ("tester", Sudo, "root", Some("nope"), "sudo: wrong password for becoming root"),
+                ("tester", Sudo, "root", None, "sudo: a password is needed to become root"),
+                ("tester", Sudo, "nobody-here", Some("tester-pw"), "sudo: there is no user nobody-here"),
+                ("free", Sudo, "root", None, "root exit code 0"),
+                ("free", Sudo, "root", Some("not-needed"), "root exit code 0"),
+                ("free", Sudo, "nobody-here", None, "sudo: there is no user nobody-here"),
+                ("tty", Sudo, "root", None, "sudo insists on a terminal"),
+                ("mallory", Sudo, "root", Some("mallory-pw"), "sudo: the login user may not become root"),
+                ("tester", Su, "deploy", Some("deploy-pw"), "deploy exit code 0"),
+                ("tester", Su, "deploy", Some("nope"), "su: wrong password for becoming deploy"),
+                ("tester", Su, "deploy", None, "su: a password is needed to become deploy"),
+                ("tester", Su, "nobody-here", Some("x"), "su: there is no user nobody-here"),
+                ("tester", Doas, "root", Some("tester-pw"), "root exit code 0"),
+                ("tester", Doas, "deploy", Some("tester-pw"), "deploy exit code 0"),
+                ("tester", Doas, "root", Some("nope"), "doas: wrong password"),
+                ("tester", Doas, "root", None, "doas: a password is needed to become root"),
+                ("free", Doas, "root", None, "root exit code 0"),
+                ("mallory", Doas, "root", None, "doas: the login user may not become root"),
+            ];
+            let mut wrong = Vec::new();
+            for (login, method, user, password, expected) in cases {
+                if method == Doas && !doas {
+                    continue;
+                }
+                let result = machine.become_and_echo(login, Some(&r#become(method, user, password))).await;
+                if !result.starts_with(expected) {
+                    wrong.push(format!("{login} {method:?} {user} {password:?}: {result}"));
+                }
+            }
+            assert!(wrong.is_empty(), "{wrong:#?}");
+            let elsewhere = Become { exe: Some("/opt/bin/sudo".into()), ..r#become(Sudo, "root", None) };
+            let result = machine.become_and_echo("free", Some(&elsewhere)).await;
+            assert!(result.starts_with("/opt/bin/sudo is not installed on the host"), "{result}");
+            let flagged =
+                Become { flags: Some("-H -S -n -E".into()), ..r#become(Sudo, "root", Some("tester-pw")) };
+            assert_eq!(machine.become_and_echo("tester", Some(&flagged)).await, "root exit code 0");
+            let sneaky = r#become(Sudo, "-u", None);
+            let result = machine.become_and_echo("free", Some(&sneaky)).await;
+            assert!(result.contains("must not begin with a dash"), "{result}");
+        });
+    }
+
+    #[test]
+    fn passwords_are_nowhere_to_be_seen() {
+        let Some(machine) = Machine::start() else { return };
+        run(async {
+            let connection = machine.login("tester").await;
+            let command = "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c 'tester-p[w]'";
+            let pipe =
+                open_as(&*connection, Some(&r#become(Method::Sudo, "root", Some("tester-pw"))), command)
+                    .await
+                    .expect("it starts");
+            assert_eq!(finish(pipe, b"").await.0, "0\n");
+        });
+    }
+
+    #[test]
+    fn the_locale_is_given_back() {
+        let Some(machine) = Machine::start() else { return };
+        run(async {
+            for (method, login, password) in
+                [(Method::Sudo, "free", None), (Method::Su, "tester", Some("deploy-pw"))]
+            {
+                let connection = machine.login(login).await;
+                let pipe = open_as(
+                    &*connection,
+                    Some(&r#become(method, "deploy", password)),
+                    "echo \"<${LC_ALL-unset}>\"",
+                )
+                .await
+                .expect("it starts");
+                assert_eq!(finish(pipe, b"").await.0, "<unset>\n", "{method:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn any_login_shell_will_do() {
+        let Some(machine) = Machine::start() else { return };
+        run(async {
+            let mut tried = 0;
+            for (user, shell) in [
+                ("fish", "/usr/bin/fish"),
+                ("tcsh", "/usr/bin/tcsh"),
+                ("zsh", "/usr/bin/zsh"),
+                ("ksh", "/usr/bin/ksh"),
+                ("tester", "/bin/bash"),
+                ("free", "/bin/sh"),
+            ] {
+                if !Path::new(shell).exists() {
+                    skipped(&format!("there is no {shell}"));
+                    continue;
+                }
+                tried += 1;
+                let connection = machine.login(user).await;
+                let script = "x='a b'; echo \"it's $x! \\$HOME\"\nif true; then echo `echo yes`; fi; exit 4";
+                let result = run_command(&*connection, script, b"").await;
+                assert_eq!(
+                    (result.0.as_str(), result.2),
+                    ("it's a b! $HOME\nyes\n", ExitStatus::Code(4)),
+                    "{user}"
+                );
+                assert_eq!(machine.become_and_echo(user, None).await, format!("{user} exit code 0"));
+                let su = r#become(Method::Su, user, Some(&format!("{user}-pw")));
+                if user != "tester" {
+                    assert_eq!(
+                        machine.become_and_echo("mallory", Some(&su)).await,
+                        format!("{user} exit code 0")
+                    );
+                }
+            }
+            assert!(tried >= 2);
+        });
+    }
+
+    #[test]
+    fn pam_takes_passwords() {
+        let Some(machine) = Machine::start() else { return };
+        run(async {
+            let port = machine.sshd.port.to_string();
+            for (password, options, expected) in [
+                ("mallory-pw", "", "mallory"),
+                ("mallory-pw", "-o PreferredAuthentications=keyboard-interactive", "mallory"),
+                (
+                    "nope",
+                    "",
+                    "authentication failed for user mallory: tried password, keyboard-interactive; the host accepts publickey, password, keyboard-interactive",
+                ),
+            ] {
+                let vars = [
+                    ("ansible_host", "127.0.0.1"),
+                    ("ansible_port", port.as_str()),
+                    ("ansible_user", "mallory"),
+                    ("ansible_password", password),
+                    ("ansible_ssh_common_args", options),
+                ];
+                let target = target("machine", &vars, &machine.home.settings()).expect("a target");
+                let result = match machine.transports.connect(&target).await {
+                    Ok(connection) => run_command(&*connection, "id -un", b"").await.0.trim().to_owned(),
+                    Err(error) => error.cause.to_string(),
+                };
+                assert_eq!(result, expected);
+            }
         });
     }
 }
