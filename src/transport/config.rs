@@ -241,6 +241,15 @@ pub(super) struct File {
 }
 
 impl File {
+    /// Whether resolving may run commands (`Match exec`).
+    pub(super) fn runs_commands(&self) -> bool {
+        self.lines.iter().any(|line| match line {
+            Line::Match(setting) => setting.rest.to_lowercase().contains("exec"),
+            Line::Include(files) => files.iter().any(File::runs_commands),
+            Line::Host(_) | Line::Setting(_) => false,
+        })
+    }
+
     /// Reads a configuration file. `required` files must exist.
     pub(super) fn read(path: &Path, home: &Path, required: bool) -> Result<File, Cause> {
         let base = if path.starts_with("/etc/ssh") { PathBuf::from("/etc/ssh") } else { home.join(".ssh") };

@@ -14,7 +14,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
 
 use super::error::{Cause, TransportError};
-use super::{BoxFuture, Connection, ExitStatus, Guard, Pipe};
+use super::target::{HostKeyChecking, Kind, Target};
+use super::{BoxFuture, Connection, ExitStatus, Guard, Pipe, Settings};
 
 /// How long a process group that was hung up may take to end before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
@@ -82,6 +83,69 @@ impl Spawner {
             )
         })
     }
+}
+
+/// The program that stands for a connection.
+pub(super) fn spawner(target: &Target, settings: &Settings) -> Spawner {
+    let mut arguments: Vec<String> = Vec::new();
+    let program = match (&target.executable, &target.kind) {
+        (Some(program), _) => program.clone(),
+        (None, Kind::OpenSsh) => settings.ssh_executable.clone(),
+        (None, Kind::Docker { podman: false }) => PathBuf::from("docker"),
+        (None, Kind::Docker { podman: true }) => PathBuf::from("podman"),
+        (None, Kind::Chroot) => PathBuf::from("chroot"),
+        (None, Kind::Local | Kind::Ssh) => PathBuf::from("/bin/sh"),
+    };
+    let mut terminal = Terminal::None("this kind of connection has none");
+    let description = match target.kind {
+        Kind::OpenSsh => {
+            terminal = Terminal::Arguments(vec!["-tt".into()]);
+            openssh_arguments(target, &mut arguments);
+            format!("openssh {} ({})", target.address, target.name)
+        }
+        Kind::Docker { podman } => {
+            arguments.extend(target.extra_args.iter().cloned());
+            arguments.extend(["exec", "-i"].map(str::to_owned));
+            if let Some(user) = &target.user {
+                arguments.extend(["-u".to_owned(), user.clone()]);
+            }
+            arguments.extend([target.address.as_str(), "/bin/sh", "-c"].map(str::to_owned));
+            format!("{} {} ({})", if podman { "podman" } else { "docker" }, target.address, target.name)
+        }
+        Kind::Chroot => {
+            arguments.extend([target.address.as_str(), "/bin/sh", "-c"].map(str::to_owned));
+            format!("chroot {} ({})", target.address, target.name)
+        }
+        Kind::Local | Kind::Ssh => {
+            arguments.push("-c".to_owned());
+            format!("local ({})", target.name)
+        }
+    };
+    let arguments = arguments.into_iter().map(Into::into).collect();
+    Spawner { description, program: program.into(), arguments, terminal }
+}
+
+pub(super) fn openssh_arguments(target: &Target, arguments: &mut Vec<String>) {
+    // The user's own words come first: ssh takes the first value that it sees.
+    arguments.extend(target.ssh_args.iter().cloned());
+    let mut option = |text: String| arguments.extend(["-o".to_owned(), text]);
+    // A master left behind would outlive the run.
+    option("ControlMaster=no".to_owned());
+    option("ServerAliveInterval=10".to_owned());
+    option(format!("ConnectTimeout={}", target.connect_timeout.as_secs().max(1)));
+    if target.host_key_checking == HostKeyChecking::Off {
+        option("StrictHostKeyChecking=no".to_owned());
+    }
+    if let Some(port) = target.port {
+        arguments.extend(["-p".to_owned(), port.to_string()]);
+    }
+    if let Some(user) = &target.user {
+        arguments.extend(["-l".to_owned(), user.clone()]);
+    }
+    if let Some(key) = &target.private_key {
+        arguments.extend(["-i".to_owned(), key.to_string_lossy().into_owned()]);
+    }
+    arguments.extend(["--".to_owned(), target.address.clone()]);
 }
 
 /// Starts `process` in a group of its own and makes a pipe of it.

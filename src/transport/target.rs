@@ -167,6 +167,13 @@ fn read_ssh(target: &mut Target, vars: &Vars<'_>, settings: &Settings) -> Result
     if let Some(retries) = vars.number(&["ansible_ssh_retries", "ansible_ssh_reconnection_retries"])? {
         target.retries = u32::try_from(retries).unwrap_or(0);
     }
+    if target.kind == Kind::OpenSsh && target.password.is_some() {
+        return Err(Cause::Option {
+            option: "ansible_password".to_owned(),
+            reason: "the ssh program takes no password from us; use a key, or `ansible_connection: ssh`"
+                .to_owned(),
+        });
+    }
     // The order in which an ssh command line would hold them; the first value of an option wins.
     let mut arguments = Arguments::default();
     let mut take = |origin: &'static str, text: Option<String>| -> Result<(), Cause> {

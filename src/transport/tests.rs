@@ -285,6 +285,265 @@ mod openssh_server {
             assert_eq!((out.as_str(), err.as_str(), status), ("got it's\n", "oops\n", ExitStatus::Code(3)));
         });
     }
+
+    /// Connects with the key, over the variables given, and says how `echo hello` went.
+    async fn hello(home: &Home, settings: &Settings, vars: &[(&str, &str)]) -> String {
+        let _ = home;
+        let target = match target("web1", vars, settings) {
+            Ok(target) => target,
+            Err(error) => return error.to_string(),
+        };
+        match Transports::new(settings.clone(), Box::new(NoPrompter)).connect(&target).await {
+            Ok(connection) => match open_as(&*connection, None, "echo hello").await {
+                Ok(mut pipe) => {
+                    let mut text = String::new();
+                    match pipe.stdout.read_to_string(&mut text).await {
+                        Ok(_) => text.trim().to_owned(),
+                        Err(error) => {
+                            TransportError::from_io(&error).map_or(error.to_string(), ToString::to_string)
+                        }
+                    }
+                }
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn it_costs_seven_round_trips_after_tcp() {
+        let home = Home::new();
+        let key = home.key("key", "ed25519", "");
+        let Some(sshd) = Sshd::start(&[&public(&key)], "") else { return };
+        run(async {
+            let one_way = Duration::from_millis(100);
+            let link = SlowLink::to(sshd.port, one_way).await;
+            let line = format!("[127.0.0.1]:{} {}\n", link.port, sshd.host_key("ed25519"));
+            std::fs::write(home.path(".ssh/known_hosts"), line).expect("writable");
+            let settings = home.settings();
+            let (port, key) = (link.port.to_string(), key.display().to_string());
+            let mut fewest = f64::MAX;
+            for _ in 0..3 {
+                let began = std::time::Instant::now();
+                assert_eq!(hello(&home, &settings, &sshd.vars(&port, &key)).await, "hello");
+                fewest = fewest.min(began.elapsed().as_secs_f64() / (2.0 * one_way.as_secs_f64()));
+            }
+            // Seven, and the time that both sides compute.
+            assert!((5.9..8.5).contains(&fewest), "{fewest:.1} round trips");
+        });
+    }
+
+    #[test]
+    fn the_users_own_ssh_program() {
+        let home = Home::new();
+        let key = home.key("key", "ed25519", "");
+        let Some(sshd) = Sshd::start(&[&public(&key)], "") else { return };
+        sshd.make_known(&home);
+        run(async {
+            let settings = home.settings();
+            let (port, key) = (sshd.port.to_string(), key.display().to_string());
+            let mut vars = sshd.vars(&port, &key);
+            vars.push(("ansible_connection", "openssh"));
+            let known = format!("-F none -o UserKnownHostsFile={}", home.path(".ssh/known_hosts").display());
+            vars.push(("ansible_ssh_common_args", &known));
+            assert_eq!(hello(&home, &settings, &vars).await, "hello");
+            let gone = free_port().to_string();
+            vars[1].1 = &gone;
+            let error = hello(&home, &settings, &vars).await;
+            assert!(error.contains("Connection refused") && error.contains("exit code 255"), "{error}");
+            vars[0].1 = "-oProxyCommand=touch /tmp/owned";
+            let error = hello(&home, &settings, &vars).await;
+            assert!(error.contains("must not begin with a dash"), "{error}");
+            vars[0].1 = "127.0.0.1";
+            vars.push(("ansible_password", "x"));
+            let error = hello(&home, &settings, &vars).await;
+            assert!(error.contains("ansible_password: the ssh program takes no password from us"), "{error}");
+        });
+    }
+
+    #[test]
+    fn an_agent_signs() {
+        let home = Home::new();
+        let key = home.key("key", "rsa", "");
+        let locked = home.key("locked", "ed25519", "passphrase");
+        let Some(sshd) = Sshd::start(&[&public(&key)], "") else { return };
+        sshd.make_known(&home);
+        let socket = home.path("agent");
+        let Ok(mut agent) =
+            Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn()
+        else {
+            skipped("there is no ssh-agent");
+            return;
+        };
+        for _ in 0..100 {
+            if socket.exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let added =
+            Command::new("ssh-add").arg(&key).env("SSH_AUTH_SOCK", &socket).stderr(Stdio::null()).status();
+        assert!(added.expect("ssh-add runs").success());
+        // What the agent holds is not read from the file.
+        std::fs::remove_file(&key).expect("it was there");
+        run(async {
+            let mut settings = home.settings();
+            settings.agent = Some(socket.clone());
+            let port = sshd.port.to_string();
+            let vars = [("ansible_host", "127.0.0.1"), ("ansible_port", port.as_str())];
+            assert_eq!(hello(&home, &settings, &vars).await, "hello");
+            // IdentitiesOnly keeps the agent's other keys out.
+            let only = format!("-o IdentitiesOnly=yes -i {}", locked.display());
+            let vars = [vars[0], vars[1], ("ansible_ssh_common_args", only.as_str())];
+            let error = hello(&home, &settings, &vars).await;
+            assert!(error.contains("authentication failed"), "{error}");
+            // A command there may use the agent when it is lent.
+            for (options, expected) in [("-A", "1"), ("", "0")] {
+                let vars = [vars[0], vars[1], ("ansible_ssh_common_args", options)];
+                let target = target("web1", &vars, &settings).expect("a target");
+                let transports = Transports::new(settings.clone(), Box::new(NoPrompter));
+                let connection = transports.connect(&target).await.expect("it connects");
+                let (out, _, _) =
+                    run_command(&*connection, "ssh-add -l 2>/dev/null | grep -c RSA", b"").await;
+                assert_eq!(out.trim(), expected, "{options}");
+            }
+        });
+        let _ = agent.kill();
+        let _ = agent.wait();
+    }
+
+    #[test]
+    fn a_real_chain() {
+        let home = Home::new();
+        let key = home.key("key", "ed25519", "");
+        let Some(gate) = Sshd::start(&[&public(&key)], "") else { return };
+        let Some(inner) = Sshd::start(&[&public(&key)], "") else { return };
+        let known: String = [&gate, &inner]
+            .map(|sshd| format!("[127.0.0.1]:{} {}\n", sshd.port, sshd.host_key("ecdsa")))
+            .concat();
+        std::fs::write(home.path(".ssh/known_hosts"), known).expect("writable");
+        let config =
+            format!("Host gate\nHostName 127.0.0.1\nPort {}\nIdentityFile {}", gate.port, key.display());
+        std::fs::write(home.path(".ssh/config"), config).expect("writable");
+        run(async {
+            let (port, key) = (inner.port.to_string(), key.display().to_string());
+            let mut vars = inner.vars(&port, &key);
+            vars.push(("ansible_ssh_common_args", "-o ProxyJump=gate"));
+            assert_eq!(hello(&home, &home.settings(), &vars).await, "hello");
+        });
+    }
+
+    #[test]
+    fn a_dead_peer_is_noticed() {
+        let home = Home::new();
+        let key = home.key("key", "ed25519", "");
+        let Some(sshd) = Sshd::start(&[&public(&key)], "") else { return };
+        run(async {
+            let link = SlowLink::to(sshd.port, Duration::ZERO).await;
+            let settings = home.settings();
+            let (port, key) = (link.port.to_string(), key.display().to_string());
+            let mut vars = sshd.vars(&port, &key);
+            vars.push(("ansible_host_key_checking", "false"));
+            vars.push(("ansible_ssh_extra_args", "-o ServerAliveInterval=1 -o ServerAliveCountMax=2"));
+            let target = target("web1", &vars, &settings).expect("a target");
+            let transports = Transports::new(settings, Box::new(NoPrompter));
+            let connection = transports.connect(&target).await.expect("it connects");
+            let mut pipe = open_as(&*connection, None, "echo up; sleep 100").await.expect("it starts");
+            let mut up = [0; 3];
+            pipe.stdout.read_exact(&mut up).await.expect("it is up");
+            link.dead.store(true, std::sync::atomic::Ordering::Relaxed);
+            let error = pipe.stdout.read_to_end(&mut Vec::new()).await.expect_err("it is dead");
+            let error = TransportError::from_io(&error).expect("typed").to_string();
+            assert!(error.contains("the host stopped answering: 2 keepalives, one every 1 s"), "{error}");
+        });
+    }
+
+    #[test]
+    fn dropping_the_pipe_ends_the_command() {
+        let home = Home::new();
+        let key = home.key("key", "ed25519", "");
+        let Some(sshd) = Sshd::start(&[&public(&key)], "") else { return };
+        sshd.make_known(&home);
+        run(async {
+            let settings = home.settings();
+            let (port, key) = (sshd.port.to_string(), key.display().to_string());
+            let target = target("web1", &sshd.vars(&port, &key), &settings).expect("a target");
+            let connection =
+                Transports::new(settings, Box::new(NoPrompter)).connect(&target).await.expect("it connects");
+            // A program that reads its input, as the runner does.
+            let mut pipe = open_as(&*connection, None, "echo $$; exec cat").await.expect("it starts");
+            let mut pid = vec![0; 32];
+            let count = pipe.stdout.read(&mut pid).await.expect("it says");
+            let process = Path::new("/proc").join(String::from_utf8_lossy(&pid[..count]).trim());
+            assert!(process.exists());
+            drop(pipe);
+            for _ in 0..50 {
+                if !process.exists() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            panic!("still there");
+        });
+    }
+}
+
+/// A proxy that keeps every byte back for a while, and can be told to pass nothing more.
+struct SlowLink {
+    port: u16,
+    dead: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl SlowLink {
+    async fn to(port: u16, one_way: Duration) -> SlowLink {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let own = listener.local_addr().expect("an address").port();
+        let dead: Arc<std::sync::atomic::AtomicBool> = Arc::default();
+        let shared = dead.clone();
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let far =
+                    tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("the server is there");
+                near.set_nodelay(true).expect("a socket");
+                far.set_nodelay(true).expect("a socket");
+                let (near_read, near_write) = near.into_split();
+                let (far_read, far_write) = far.into_split();
+                tokio::spawn(delay(near_read, far_write, one_way, shared.clone()));
+                tokio::spawn(delay(far_read, near_write, one_way, shared.clone()));
+            }
+        });
+        SlowLink { port: own, dead }
+    }
+}
+
+async fn delay(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    one_way: Duration,
+    dead: Arc<std::sync::atomic::AtomicBool>,
+) {
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel::<(tokio::time::Instant, Vec<u8>)>();
+    let write = async {
+        while let Some((due, bytes)) = receiver.recv().await {
+            tokio::time::sleep_until(due).await;
+            if dead.load(std::sync::atomic::Ordering::Relaxed) {
+                // Neither passed on nor closed: as if a cable were cut.
+                std::future::pending::<()>().await;
+            }
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    };
+    let read = async {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
+            // The other half may be gone.
+            let _ = sender.send((tokio::time::Instant::now() + one_way, buffer[..count].to_vec()));
+        }
+        drop(sender);
+    };
+    tokio::join!(read, write);
 }
 
 /// Connecting to in-process servers.
@@ -845,6 +1104,41 @@ mod in_process {
             let error = connection.open("true").await.expect_err("it is gone");
             assert_eq!(error.class(), Class::Unreachable, "{error}");
             assert!(connection.is_closed());
+        });
+    }
+
+    #[test]
+    fn hundreds_at_once_take_no_threads() {
+        run(async {
+            let key = new_key();
+            let server = Server::start(rules_for(&key)).await;
+            let client = Client::new().knows(&server);
+            let path = client.write_key("key", &key);
+            let port = server.port.to_string();
+            let vars = [
+                ("ansible_host", "127.0.0.1"),
+                ("ansible_port", port.as_str()),
+                ("ansible_ssh_private_key_file", path.as_str()),
+                ("ansible_ssh_timeout", "50"),
+            ];
+            let transports = Transports::new(client.settings.clone(), Box::new(NoPrompter));
+            let threads = || std::fs::read_dir("/proc/self/task").expect("proc").count();
+            let before = threads();
+            let mut tasks = tokio::task::JoinSet::new();
+            for index in 0..200 {
+                let target = target(&format!("h{index}"), &vars, &client.settings).expect("a target");
+                let transports = transports.clone();
+                tasks.spawn(
+                    async move { transports.connect(&target).await.map_err(|error| error.to_string()) },
+                );
+            }
+            let mut connections = Vec::new();
+            while let Some(connection) = tasks.join_next().await {
+                connections.push(connection.expect("no panic").expect("it connects"));
+            }
+            assert_eq!(connections.len(), 200);
+            // Other tests start threads of their own meanwhile, but not hundreds.
+            assert!(threads() < before + 100, "{} threads", threads());
         });
     }
 
