@@ -25,10 +25,12 @@ struct Word<'a> {
 
 /// Splits at spaces and newlines that are outside of quotes and templates.
 fn words(text: &str) -> Result<Vec<Word<'_>>, Unbalanced> {
-    let mut out = Vec::new();
+    let mut out: Vec<Word<'_>> = Vec::new();
     let mut state = State::default();
-    let (mut start, mut end) = (0, None);
-    for (at, character) in text.char_indices() {
+    let mut start = text.len() - text.trim_start_matches([' ', '\n']).len();
+    let mut end = None;
+    let first = start;
+    for (at, character) in text.char_indices().skip_while(|(at, _)| *at < first) {
         let is_gap = matches!(character, ' ' | '\n') && state.is_outside();
         match (is_gap, end) {
             (true, None) => end = Some(at),
@@ -38,8 +40,10 @@ fn words(text: &str) -> Result<Vec<Word<'_>>, Unbalanced> {
             }
             _ => {}
         }
-        if !is_gap {
-            state.see(&text[..at], character);
+        if is_gap {
+            (state.previous, state.half) = (Some(character), None);
+        } else {
+            state.see(character);
         }
     }
     if !state.is_outside() {
@@ -63,6 +67,9 @@ struct State {
     print: usize,
     block: usize,
     comment: usize,
+    previous: Option<char>,
+    /// The previous character, unless it was the end of a pair: `{{{` opens one template.
+    half: Option<char>,
 }
 
 impl State {
@@ -70,25 +77,27 @@ impl State {
         self.quote.is_none() && self.print == 0 && self.block == 0 && self.comment == 0
     }
 
-    fn see(&mut self, before: &str, character: char) {
-        let previous = before.chars().next_back();
-        match character {
-            '"' | '\'' if previous != Some('\\') => match self.quote {
+    fn see(&mut self, character: char) {
+        if matches!(character, '"' | '\'') && self.previous != Some('\\') {
+            match self.quote {
                 Some(quote) if quote == character => self.quote = None,
                 Some(_) => {}
                 None => self.quote = Some(character),
-            },
-            '{' if previous == Some('{') => self.print += 1,
-            '%' if previous == Some('{') => self.block += 1,
-            '#' if previous == Some('{') => self.comment += 1,
-            '}' => match previous {
-                Some('}') => self.print = self.print.saturating_sub(1),
-                Some('%') => self.block = self.block.saturating_sub(1),
-                Some('#') => self.comment = self.comment.saturating_sub(1),
-                _ => {}
-            },
-            _ => {}
+            }
         }
+        let half = self.half.replace(character);
+        self.previous = Some(character);
+        let (depth, opens) = match (half, character) {
+            (Some('{'), '{') => (&mut self.print, true),
+            (Some('{'), '%') => (&mut self.block, true),
+            (Some('{'), '#') => (&mut self.comment, true),
+            (Some('}'), '}') => (&mut self.print, false),
+            (Some('%'), '}') => (&mut self.block, false),
+            (Some('#'), '}') => (&mut self.comment, false),
+            _ => return,
+        };
+        *depth = if opens { *depth + 1 } else { depth.saturating_sub(1) };
+        self.half = None;
     }
 }
 
@@ -98,18 +107,28 @@ impl State {
 /// A quote or template is opened and not closed.
 pub fn parse(text: &str, free_form: bool) -> Result<Pairs, Unbalanced> {
     let mut out = Pairs::default();
+    let words = words(text)?;
     let mut raw = String::new();
-    let mut gap = "";
+    let mut gap = &text[..text.len() - text.trim_start_matches([' ', '\n']).len()];
     let mut has_raw = false;
-    for word in words(text)? {
+    for (index, word) in words.iter().enumerate() {
+        if word.text == "\\" && (word.gap.starts_with('\n') || word.gap.is_empty()) {
+            // A line goes on after a backslash.
+            gap = word.gap.trim_start_matches('\n');
+            continue;
+        }
         let decoded = decode_escapes(word.text);
         let mut keep = |text: &str| {
-            if has_raw {
+            // One space before the text is no part of it; more are.
+            if has_raw || (index == 0 && gap != " ") {
                 raw.push_str(gap);
             }
             raw.push_str(text);
             gap = word.gap;
             has_raw = true;
+            if index + 1 == words.len() {
+                raw.push_str(gap);
+            }
         };
         if !decoded.contains('=') {
             keep(word.text);
@@ -221,5 +240,122 @@ fn escape(after: &str) -> Option<(char, usize)> {
             code(digits, 0, 8)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a table's row expects: pairs, and raw text; nothing for an error.
+    type Expected = Option<(&'static [(&'static str, &'static str)], Option<&'static str>)>;
+
+    /// The results were recorded from ansible-core.
+    #[test]
+    fn text_is_split_as_ansible_splits_it() {
+        let table: &[(&str, bool, Expected)] = &[
+            ("echo  a   b", false, Some((&[], Some("echo  a   b")))),
+            ("echo  a   b", true, Some((&[], Some("echo  a   b")))),
+            ("ls chdir=/tmp -la", false, Some((&[("chdir", "/tmp")], Some("ls -la")))),
+            ("ls chdir=/tmp -la", true, Some((&[("chdir", "/tmp")], Some("ls -la")))),
+            ("a=b c=\"d e\"", false, Some((&[("a", "b"), ("c", "d e")], None))),
+            ("a=b c=\"d e\"", true, Some((&[], Some("a=b c=\"d e\"")))),
+            (
+                "msg='{{ x | default(\"a b\") }}' y={{ z }}",
+                false,
+                Some((&[("msg", "{{ x | default(\"a b\") }}"), ("y", "{{ z }}")], None)),
+            ),
+            (
+                "msg='{{ x | default(\"a b\") }}' y={{ z }}",
+                true,
+                Some((&[], Some("msg='{{ x | default(\"a b\") }}' y={{ z }}"))),
+            ),
+            ("a\\=b c=d", false, Some((&[("c", "d")], Some("a=b")))),
+            ("a\\=b c=d", true, Some((&[], Some("a=b c=d")))),
+            ("it's", false, None),
+            ("it's", true, None),
+            ("echo hi\necho  b\n", false, Some((&[], Some("echo hi\necho  b\n")))),
+            ("echo hi\necho  b\n", true, Some((&[], Some("echo hi\necho  b\n")))),
+            ("  lead x=1 ", false, Some((&[("x", "1")], Some("  lead")))),
+            ("  lead x=1 ", true, Some((&[], Some("  lead x=1 ")))),
+            ("a=b\nc=d", false, Some((&[("a", "b"), ("c", "d")], None))),
+            ("a=b\nc=d", true, Some((&[], Some("a=b\nc=d")))),
+            (
+                "creates=/x echo creates=1 foo=bar",
+                false,
+                Some((&[("creates", "1"), ("foo", "bar")], Some("echo"))),
+            ),
+            ("creates=/x echo creates=1 foo=bar", true, Some((&[("creates", "1")], Some("echo foo=bar")))),
+            ("name=\"x\\\"y\"", false, Some((&[("name", "x\"y")], None))),
+            ("name=\"x\\\"y\"", true, Some((&[], Some("name=\"x\\\"y\"")))),
+            ("p=\\n\\t\\x41", false, Some((&[("p", "A")], None))),
+            ("p=\\n\\t\\x41", true, Some((&[], Some("p=\\n\\t\\x41")))),
+            ("{{ a b }}", false, Some((&[], Some("{{ a b }}")))),
+            ("{{ a b }}", true, Some((&[], Some("{{ a b }}")))),
+            ("x={% if a %}b c{% endif %}", false, Some((&[("x", "{% if a %}b")], Some("c{% endif %}")))),
+            ("x={% if a %}b c{% endif %}", true, Some((&[], Some("x={% if a %}b c{% endif %}")))),
+            ("=a b=", false, Some((&[("b", "")], Some("=a")))),
+            ("=a b=", true, Some((&[], Some("=a b=")))),
+            ("a= b", false, Some((&[("a", "")], Some("b")))),
+            ("a= b", true, Some((&[], Some("a= b")))),
+            ("a='b\\'", false, None),
+            ("a='b\\'", true, None),
+            ("a=\"b\"c", false, Some((&[("a", "\"b\"c")], None))),
+            ("a=\"b\"c", true, Some((&[], Some("a=\"b\"c")))),
+            (
+                "echo \"a  b\"   c executable=/bin/sh\n\nfoo",
+                false,
+                Some((&[("executable", "/bin/sh")], Some("echo \"a  b\"   c foo"))),
+            ),
+            (
+                "echo \"a  b\"   c executable=/bin/sh\n\nfoo",
+                true,
+                Some((&[("executable", "/bin/sh")], Some("echo \"a  b\"   c foo"))),
+            ),
+            ("a=b=c", false, Some((&[("a", "b=c")], None))),
+            ("a=b=c", true, Some((&[], Some("a=b=c")))),
+            ("\\", false, Some((&[], None))),
+            ("\\", true, Some((&[], None))),
+            ("a=\\\\", false, Some((&[("a", "\\")], None))),
+            ("a=\\\\", true, Some((&[], Some("a=\\\\")))),
+            ("a='x' a=y", false, Some((&[("a", "y")], None))),
+            ("a='x' a=y", true, Some((&[], Some("a='x' a=y")))),
+            ("echo \\n", false, Some((&[], Some("echo \\n")))),
+            ("echo \\n", true, Some((&[], Some("echo \\n")))),
+            ("echo a\\=b", false, Some((&[], Some("echo a=b")))),
+            ("echo a\\=b", true, Some((&[], Some("echo a=b")))),
+            ("foo \"a=b\" c", false, Some((&[("\"a", "b\"")], Some("foo c")))),
+            ("foo \"a=b\" c", true, Some((&[], Some("foo \"a=b\" c")))),
+            ("x='a=b c'", false, Some((&[("x", "a=b c")], None))),
+            ("x='a=b c'", true, Some((&[], Some("x='a=b c'")))),
+            ("tab\there a=b", false, Some((&[("a", "b")], Some("tab\there")))),
+            ("tab\there a=b", true, Some((&[], Some("tab\there a=b")))),
+            ("echo a \\\n  b chdir=/x \\\n c", false, Some((&[("chdir", "/x")], Some("echo a  b c")))),
+            ("echo a \\\n  b chdir=/x \\\n c", true, Some((&[("chdir", "/x")], Some("echo a  b c")))),
+            ("b\\createsa=%}", false, Some((&[("b\\createsa", "%}")], None))),
+            ("b\\createsa=%}", true, Some((&[], Some("b\\createsa=%}")))),
+        ];
+        for (text, free_form, expected) in table {
+            let found = parse(text, *free_form).ok();
+            let expected = expected.map(|(pairs, raw)| Pairs {
+                pairs: pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+                raw: raw.map(str::to_owned),
+            });
+            assert_eq!(found, expected, "{text:?} {free_form}");
+        }
+    }
+
+    #[test]
+    fn templates_in_templates_close() {
+        for text in [
+            "echo a \\\n\"b c\" \\\n 'd'",
+            "{{{'a': 1} }}",
+            "{{ {'a': 1}}}",
+            "a={{x}}{{y}} b=1",
+            "x={# a b #}c",
+        ] {
+            assert!(is_balanced(text), "{text}");
+        }
+        assert_eq!(first_word("{{ a b }} c=d"), Ok(("{{ a b }}", "c=d")));
     }
 }

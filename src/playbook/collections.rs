@@ -40,6 +40,15 @@ pub fn find_playbook(paths: &[PathBuf], full: &str) -> Option<PathBuf> {
     [with(".yml"), with(".yaml")].into_iter().find(|path| path.is_file())
 }
 
+/// The collection (`ns.name`) in whose directory a path is.
+pub fn containing(path: &Path) -> Option<String> {
+    let path = std::path::absolute(path).ok()?;
+    let parts: Vec<String> =
+        path.components().map(|part| part.as_os_str().to_string_lossy().into()).collect();
+    let at = parts.iter().rposition(|part| part == "ansible_collections")?;
+    Some(format!("{}.{}", parts.get(at + 1)?, parts.get(at + 2)?))
+}
+
 /// Whether a name has the form of something in a collection.
 pub fn is_full_name(name: &str) -> bool {
     split(name).is_some()

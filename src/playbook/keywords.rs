@@ -154,25 +154,37 @@ impl Container {
         self.keywords().contains(&keyword)
     }
 
-    /// What it is called in a message.
+    /// What it is called in a message, in the words that people search for.
     pub fn title(self) -> &'static str {
         match self {
+            Container::Play => "a Play",
+            Container::Role => "a RoleInclude",
+            Container::Block => "a Block",
+            Container::Task => "a Task",
+            Container::Handler => "a Handler",
+            Container::ImportPlaybook => "a PlaybookInclude",
+            Container::LoopControl => "a LoopControl",
+            Container::RoleMetadata => "a RoleMetadata",
+            Container::Include => "a TaskInclude",
+        }
+    }
+
+    /// What it is called in a hint.
+    fn plain_title(self) -> &'static str {
+        match self {
             Container::Play => "a play",
-            Container::Role => "a role entry",
             Container::Block => "a block",
             Container::Task => "a task",
             Container::Handler => "a handler",
-            Container::ImportPlaybook => "an import of a playbook",
-            Container::LoopControl => "loop_control",
-            Container::RoleMetadata => "a role's metadata",
-            Container::Include => "a dynamic include",
+            Container::LoopControl => "`loop_control`",
+            _ => self.title(),
         }
     }
 
     /// The error for a key that may not stand here, with what was probably meant.
     pub fn unknown(self, key: &Node) -> Diagnostic {
         let name = key.to_value().to_text();
-        let error = key.error(format!("`{name}` is not a keyword of {}", self.title()));
+        let error = key.error(format!("'{name}' is not a valid attribute for {}", self.title()));
         if let Some(hint) = gone(&name) {
             return error.hint(hint);
         }
@@ -194,7 +206,7 @@ impl Container {
         ]
         .into_iter()
         .filter(|place| place.takes(&name))
-        .map(Container::title)
+        .map(Container::plain_title)
         .collect();
         if places.is_empty() { error } else { error.hint(format!("it belongs in {}", places.join(" or "))) }
     }

@@ -857,6 +857,8 @@ pub const RENAMED: &[(&str, &str)] = &[
     ("openssl_certificate", "community.crypto.x509_certificate"),
     ("openssl_certificate_info", "community.crypto.x509_certificate_info"),
     ("osx_say", "community.general.say"),
+    ("win_command", "ansible.windows.win_command"),
+    ("win_shell", "ansible.windows.win_shell"),
     ("yum", "ansible.builtin.dnf"),
 ];
 

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::playbook::keywords::add_vars;
 use crate::playbook::roles::{RoleFiles, RoleUse};
-use crate::playbook::{Around, Item, Keywords, Play, Playbook, Role, Task, VarsKind, keywords};
+use crate::playbook::{Around, Item, Keywords, Play, Playbook, Role, Task, VarsKind, collections, keywords};
 use crate::source::{self, Node, NodeValue, Parsed};
-use crate::value::{Map, Origin, Text, Value};
+use crate::value::{Map, Origin, Text, Value, map_of};
 use crate::vault::Vault;
 
 /// What a loader needs to know.
@@ -116,7 +116,8 @@ impl Loader {
         Loader { options, ids: AtomicU64::new(1), files: Mutex::default() }
     }
 
-    /// Reads a playbook: its plays, with all that is imported.
+    /// Reads a playbook: its plays, with all that is imported. `path` is a file, or the full name of a
+    /// collection's playbook.
     ///
     /// # Errors
     /// Everything that is wrong, at once; never empty.
@@ -126,9 +127,11 @@ impl Loader {
         ctx: &LoadContext<'_>,
     ) -> Result<(Playbook, Vec<Diagnostic>), Vec<Diagnostic>> {
         let mut build = Build::new(self, ctx);
-        let plays = build.playbook_file(path);
+        let in_collection = || collections::find_playbook(&self.options.collections_paths, path.to_str()?);
+        let path = if path.is_file() { None } else { in_collection() }.unwrap_or_else(|| path.to_owned());
+        let plays = build.playbook_file(&path);
         let warnings = build.finish()?;
-        Ok((Playbook { path: path.to_owned(), plays }, warnings))
+        Ok((Playbook { path, plays }, warnings))
     }
 
     /// Reads the file of an `include_tasks` that is being carried out. `vars` are the include's variables as
@@ -270,6 +273,10 @@ pub(super) struct Scope {
     pub(super) handler: bool,
     /// It is read while the play runs: nothing in it was sure to run.
     pub(super) dynamic: bool,
+    /// It is inside of a block whose failures are rescued.
+    pub(super) rescued: bool,
+    /// It is inside of a block.
+    pub(super) in_block: bool,
     /// Static imports that are open, outermost first: files, and roles with their task files.
     pub(super) open: Vec<PathBuf>,
 }
@@ -284,13 +291,16 @@ impl Scope {
             included_from: Vec::new(),
             handler: false,
             dynamic: false,
+            rescued: false,
+            in_block: false,
             open: Vec::new(),
         }
     }
 
-    /// Whether what is read here may turn out not to run, so that what is wrong with it may never matter.
+    /// Whether what is read here may turn out not to run, or may fail without harm, so that what is wrong
+    /// with it may never matter.
     pub(super) fn is_conditional(&self) -> bool {
-        self.dynamic || !self.keywords.when.is_empty()
+        self.dynamic || self.rescued || !self.keywords.when.is_empty()
     }
 }
 
@@ -366,7 +376,27 @@ impl<'a> Build<'a> {
         if !text.trusted || !keywords::is_template(&text.text) {
             return Some(text.text.to_string());
         }
-        let mut all = self.play_vars.as_ref().clone();
+        let mut all = Map::new();
+        let mut add = |map: &Map| all.extend(map.iter().map(|(key, value)| (key.clone(), value.clone())));
+        if let Some(role) = &scope.role {
+            role.parents.iter().rev().chain([role]).for_each(|role| add(&role.defaults));
+        }
+        add(&self.play_vars);
+        if let Some(role) = &scope.role {
+            for role in role.parents.iter().rev().chain([role]) {
+                add(&role.vars);
+                add(&role.entry_vars);
+            }
+        }
+        if let Some(role) = &scope.role {
+            add(&role.params);
+            add(&map_of([
+                ("role_name", Value::str(role.name.as_str())),
+                ("role_path", Value::str(absolute(&role.path).to_string_lossy().as_ref())),
+            ]));
+        }
+        let dir = absolute(&self.play_dir);
+        add(&map_of([("playbook_dir", Value::str(dir.to_string_lossy().as_ref()))]));
         for layer in &scope.keywords.vars {
             all.extend(layer.map.iter().map(|(key, value)| (key.clone(), value.clone())));
         }
@@ -471,6 +501,11 @@ pub(super) fn directory(path: &Path) -> PathBuf {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     }
+}
+
+/// A path from the root, without `.` and `..`; symbolic links stay.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    super::roles::normal(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
 }
 
 /// From where a task file is searched.

@@ -12,10 +12,12 @@ pub mod args;
 pub mod collections;
 pub mod keywords;
 pub mod known;
+pub mod listing;
 pub mod loader;
 pub mod names;
 mod play;
 mod roles;
+pub mod tags;
 mod tasks;
 #[cfg(test)]
 mod tests;

@@ -189,7 +189,7 @@ impl Build<'_> {
             }
             let one = || if value.is_null() { None } else { Some(value.to_value()) };
             match name {
-                "name" => play.name = one(),
+                "name" => play.name = self.name(value, outer),
                 "hosts" => play.hosts = self.hosts(value, outer),
                 "vars" => play.vars = self.vars(value, outer),
                 "vars_files" => play.vars_files = keywords::list(value),

@@ -1,6 +1,6 @@
 //! Roles: where they are, what they hold, what they depend on.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::diagnostic::Diagnostic;
@@ -423,7 +423,9 @@ impl Build<'_> {
             return Some((dir, name.to_owned(), Some(collection)));
         }
         if !name.contains('.') && !name.contains('/') {
-            for collection in &scope.keywords.collections {
+            // A playbook or role that is itself in a collection finds that collection's roles.
+            let own = collections::containing(&self.play_dir);
+            for collection in own.iter().chain(&scope.keywords.collections) {
                 let full = format!("{collection}.{name}");
                 if let Some((dir, collection)) = collections::find_role(&options.collections_paths, &full) {
                     return Some((dir, full, Some(collection)));
@@ -436,20 +438,16 @@ impl Build<'_> {
             searched.extend(parents.first().map(|parent| directory(&parent.path)));
         }
         searched.push(self.play_dir.clone());
+        if let Some(dir) = searched.iter().map(|dir| normal(&dir.join(name))).find(|dir| dir.is_dir()) {
+            return Some((dir, name.to_owned(), None));
+        }
         let literal = match name.strip_prefix("~/") {
             Some(rest) => home().join(rest),
             None => PathBuf::from(name),
         };
-        let found = searched
-            .iter()
-            .filter(|_| !name.starts_with('/') && !name.starts_with("~/"))
-            .map(|dir| dir.join(name))
-            .chain([literal])
-            .find(|dir| dir.is_dir());
-        if let Some(dir) = found {
-            let short = dir.file_name().map_or_else(|| name.to_owned(), |n| n.to_string_lossy().into_owned());
-            let is_path = name.starts_with(['/', '~', '.']);
-            return Some((dir, if is_path { short } else { name.to_owned() }, None));
+        if literal.is_dir() {
+            let short = literal.file_name().map(|short| short.to_string_lossy().into_owned());
+            return Some((literal, short.unwrap_or_else(|| name.to_owned()), None));
         }
         let places: Vec<String> = searched.iter().map(|path| path.display().to_string()).collect();
         let error = Diagnostic::error(format!("there is no role `{name}`"))
@@ -476,6 +474,21 @@ fn dedup_key(path: &Path, role_use: &RoleUse) -> String {
         files.handlers,
         role_use.from_include,
     )
+}
+
+/// A path without `.` and `x/..`, whether `x` is there or not.
+pub(super) fn normal(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(out.components().next_back(), Some(Component::Normal(_))) => {
+                out.pop();
+            }
+            other => out.push(other),
+        }
+    }
+    if out.as_os_str().is_empty() { PathBuf::from(".") } else { out }
 }
 
 /// `main.yml`, `.yaml`, `.json` or `main` in a directory; or what `from` names, with or without extension.

@@ -80,11 +80,12 @@ impl Build<'_> {
     }
 
     fn block(&mut self, node: &Node, entries: &[(Node, Node)], scope: &Scope, items: &mut Vec<Item>) {
-        if scope.handler && !scope.dynamic {
-            self.tell(node.error("a block can't be a handler"), scope);
+        if scope.handler && scope.in_block {
+            let error = node.error("Using a block as a handler is not supported");
+            self.tell(error.hint("a block in a block of handlers can't be notified"), scope);
             return;
         }
-        let mut inner = scope.clone();
+        let mut inner = Scope { in_block: true, ..scope.clone() };
         let mut block = Block {
             id: self.loader.next_id(),
             name: None,
@@ -96,7 +97,7 @@ impl Build<'_> {
         };
         for (key, value) in entries {
             match key.as_str() {
-                Some("name") => block.name = Some(value.to_value()).filter(|name| !name.is_null()),
+                Some("name") => block.name = self.name(value, scope),
                 Some("block" | "rescue" | "always") => {}
                 _ => self.block_keyword(key, value, &mut inner),
             }
@@ -105,7 +106,11 @@ impl Build<'_> {
             self.tell(node.error("`rescue` and `always` need a `block` beside them"), scope);
             return;
         };
-        block.block = self.block_list(tasks, &inner);
+        let guarded = Scope {
+            rescued: inner.rescued || node.get("rescue").is_some_and(|rescue| !rescue.is_null()),
+            ..inner.clone()
+        };
+        block.block = self.block_list(tasks, &guarded);
         if let Some(tasks) = node.get("rescue") {
             block.rescue = self.block_list(tasks, &inner);
         }
@@ -204,7 +209,7 @@ impl Build<'_> {
             }
             match name {
                 "vars" => vars = Some(self.vars(value, scope)),
-                "name" => task.name = Some(value.to_value()).filter(|name| !name.is_null()),
+                "name" => task.name = self.name(value, scope),
                 _ => self.task_keyword(name, key, value, &mut task, scope),
             }
         }
@@ -272,6 +277,14 @@ impl Build<'_> {
                 }
             }
         }
+    }
+
+    /// A `name`: text, or what can be shown as text.
+    pub(super) fn name(&mut self, node: &Node, scope: &Scope) -> Option<Value> {
+        if matches!(node.value, NodeValue::List(_) | NodeValue::Map(_)) {
+            self.tell(node.error(format!("`name` must be a string, not {}", node.kind_name())), scope);
+        }
+        Some(node.to_value()).filter(|name| !name.is_null())
     }
 
     fn register(&mut self, node: &Node, scope: &Scope) -> Option<String> {
@@ -537,6 +550,8 @@ impl Build<'_> {
             out.insert(Value::str("_raw_params"), text_like(text, &raw));
         } else if is_template(&raw) {
             task.args_template = Some(text_like(text, &raw));
+        } else if is_lazy(task, scope) || !self.loader.options.check_modules {
+            out.insert(Value::str("_raw_params"), text_like(text, &raw));
         } else {
             let error =
                 node.error(format!("`{}` takes no free text, only `name=value`", task.action_written));
@@ -637,6 +652,7 @@ impl Build<'_> {
             keywords: Arc::clone(&task.keywords),
             notify: task.notify.clone(),
             included_from: std::iter::once(&task.origin).chain(&scope.included_from).cloned().collect(),
+            in_block: false,
             ..scope.clone()
         }
     }
@@ -662,7 +678,7 @@ impl Build<'_> {
         }
         let mut good = true;
         if is_role && scope.handler && !scope.dynamic {
-            self.tell(action.key.error(format!("`{short}` can't be a handler")), scope);
+            self.tell(action.key.error(format!("Using '{short}' as a handler is not supported")), scope);
             return false;
         }
         for key in task.args.keys() {
@@ -671,8 +687,8 @@ impl Build<'_> {
                 continue;
             }
             let origin = key.origin().unwrap_or(&action.key.origin);
-            let mut error =
-                Diagnostic::error(format!("`{short}` has no argument `{name}`")).at(Some(Arc::clone(origin)));
+            let mut error = Diagnostic::error(format!("Invalid options for {short}: {name}"))
+                .at(Some(Arc::clone(origin)));
             if name == "apply" {
                 error = error.hint(format!("what `{short}` imports inherits its keywords already"));
             } else if let Some(meant) = did_you_mean(&name, known.iter().copied()) {
@@ -710,10 +726,7 @@ impl Build<'_> {
         if is_meta {
             self.check_meta(task, action, scope);
         }
-        let conditional = scope.is_conditional()
-            || !task.keywords.when.is_empty()
-            || task.keywords.tags.iter().any(|tag| tag.as_str() == Some("never"));
-        if conditional || !self.loader.options.check_modules || is_template(&action.name) {
+        if is_lazy(task, scope) || !self.loader.options.check_modules || is_template(&action.name) {
             return;
         }
         if resolved.known != Known::Here {
@@ -738,7 +751,7 @@ impl Build<'_> {
             }
             self.tell(error, scope);
         } else if scope.handler && matches!(word, "flush_handlers" | "end_role") {
-            self.tell(action.args.error(format!("`meta: {word}` can't be a handler")), scope);
+            self.tell(action.args.error(format!("{word} cannot be used as a handler")), scope);
         } else if word == "end_role" && scope.role.is_none() {
             self.tell(action.args.error("`meta: end_role` is only for a role's tasks"), scope);
         }
@@ -802,6 +815,17 @@ impl Build<'_> {
         }
         Some(task)
     }
+}
+
+/// Whether a task may turn out not to run, or is written to fail: what is wrong with its module or arguments
+/// is then only told when it is reached.
+fn is_lazy(task: &Task, scope: &Scope) -> bool {
+    let keywords = &task.keywords;
+    scope.is_conditional()
+        || !keywords.when.is_empty()
+        || keywords.tags.iter().any(|tag| tag.as_str() == Some("never"))
+        || keywords.ignore_errors.as_ref().is_some_and(|value| value.to_bool() != Some(false))
+        || task.failed_when.is_some()
 }
 
 /// The error for a key in a task that is neither keyword nor module.
