@@ -17,12 +17,14 @@ pub mod module;
 #[cfg(feature = "controller")]
 pub mod playbook;
 pub mod protocol;
-pub mod runner;
 #[cfg(feature = "controller")]
 pub mod report;
+pub mod runner;
 #[cfg(feature = "controller")]
 pub mod source;
 pub mod system;
+#[cfg(feature = "controller")]
+pub mod template;
 #[cfg(feature = "controller")]
 pub mod transport;
 pub mod value;

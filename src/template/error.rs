@@ -1,0 +1,121 @@
+//! What can go wrong while a template is read or rendered.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::value::Origin;
+
+/// The kinds of failure that callers tell apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TemplateErrorKind {
+    /// A variable or an attribute that doesn't exist was used.
+    Undefined {
+        /// The missing variable or attribute; empty if it has no name.
+        name: String,
+    },
+    /// The result of a task that is still out was touched.
+    Pending,
+    /// The value is `omit` where a value is needed.
+    Omit,
+    /// The template can't be parsed.
+    Syntax,
+    /// An operation, a filter, a test or a method failed.
+    Runtime,
+    /// A condition whose result is not a boolean, or that is no condition.
+    NotBoolean,
+    /// A lookup failed.
+    Lookup,
+    /// A vaulted value can't be decrypted.
+    Vault,
+    /// Variables that refer to each other in a circle, or templates nested too deeply.
+    Recursion,
+    /// The template ran longer or produced more than is sane.
+    Limit,
+}
+
+/// A failure, with where the template was written.
+#[derive(Clone, Debug)]
+pub struct TemplateError {
+    /// Which kind it is.
+    pub kind: TemplateErrorKind,
+    /// What is wrong, for the user.
+    pub message: String,
+    /// Where the template was written, advanced to the line that failed if that is known.
+    pub origin: Option<Arc<Origin>>,
+    /// What is defined that looks like the missing name.
+    pub hint: Option<String>,
+    /// What we were doing, outermost last.
+    pub chain: Vec<String>,
+    /// The line within the template, from 1; 0 if unknown.
+    pub(super) line: u32,
+}
+
+impl TemplateError {
+    pub(super) fn new(kind: TemplateErrorKind, message: impl Into<String>) -> TemplateError {
+        TemplateError { kind, message: message.into(), origin: None, hint: None, chain: Vec::new(), line: 0 }
+    }
+
+    pub(super) fn syntax(message: impl Into<String>, line: u32) -> TemplateError {
+        TemplateError { line, ..TemplateError::new(TemplateErrorKind::Syntax, message) }
+    }
+
+    pub(super) fn runtime(message: impl Into<String>) -> TemplateError {
+        TemplateError::new(TemplateErrorKind::Runtime, message)
+    }
+
+    pub(super) fn undefined(name: impl Into<String>, message: impl Into<String>) -> TemplateError {
+        TemplateError::new(TemplateErrorKind::Undefined { name: name.into() }, message)
+    }
+
+    pub(super) fn pending() -> TemplateError {
+        TemplateError::new(TemplateErrorKind::Pending, "the result of a task that has not finished is needed")
+    }
+
+    pub(super) fn limit(message: impl Into<String>) -> TemplateError {
+        TemplateError::new(TemplateErrorKind::Limit, message)
+    }
+
+    /// Whether it must surface whatever filter it passes through.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self.kind, TemplateErrorKind::Pending | TemplateErrorKind::Limit)
+    }
+
+    /// Whether a name was missing, as opposed to all other failures.
+    pub fn is_undefined(&self) -> bool {
+        matches!(self.kind, TemplateErrorKind::Undefined { .. })
+    }
+
+    /// The failing line's origin: that of the text, moved down by the lines passed within it.
+    pub(super) fn located(mut self, origin: Option<&Arc<Origin>>) -> TemplateError {
+        if self.origin.is_none()
+            && let Some(origin) = origin
+        {
+            self.origin = Some(if self.line > 1 {
+                Arc::new(Origin { line: origin.line + self.line - 1, column: 1, file: origin.file.clone() })
+            } else {
+                origin.clone()
+            });
+        }
+        self
+    }
+
+    pub(super) fn context(mut self, text: impl Into<String>) -> TemplateError {
+        self.chain.push(text.into());
+        self
+    }
+}
+
+impl fmt::Display for TemplateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for context in self.chain.iter().rev() {
+            write!(f, "{context}: ")?;
+        }
+        f.write_str(&self.message)?;
+        if self.origin.is_none() && self.line > 1 {
+            write!(f, " (line {})", self.line)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for TemplateError {}

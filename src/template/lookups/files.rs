@@ -1,0 +1,583 @@
+//! Lookups that read files and programs of the controller.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use minijinja::value::Value as V;
+
+use super::Lookup;
+use crate::template::error::TemplateError;
+use crate::template::filters::strings;
+use crate::template::lexer::Syntax;
+use crate::template::object::{Py, R, check, is_marker, py};
+use crate::template::ops;
+use crate::template::registry::record;
+use crate::template::run::{self, Frame, Module, Scope};
+use crate::value::{Value, Vars};
+
+/// `text key=value key="a b"`: the free text and the pairs.
+pub(super) fn key_values(term: &str) -> (String, Vec<(String, String)>) {
+    let mut free = Vec::new();
+    let mut pairs = Vec::new();
+    let words =
+        shlex::split(term).unwrap_or_else(|| term.split_whitespace().map(ToOwned::to_owned).collect());
+    for word in words {
+        match word.split_once('=') {
+            Some((key, value)) if !key.is_empty() && key.chars().all(|c| c == '_' || c.is_alphanumeric()) => {
+                pairs.push((key.to_owned(), value.to_owned()));
+            }
+            _ => free.push(word),
+        }
+    }
+    (free.join(" "), pairs)
+}
+
+fn io(path: &Path, error: &std::io::Error) -> TemplateError {
+    TemplateError::runtime(format!("can't read {}: {error}", path.display()))
+}
+
+fn find(lookup: &Lookup<'_>, kind: &str, name: &str) -> R<PathBuf> {
+    lookup
+        .scope
+        .search
+        .find(kind, name)
+        .map_err(|error| TemplateError::runtime(format!("Unable to access the file '{name}': {error}")))
+}
+
+/// A file's text, decrypted if it is a vault.
+fn read(lookup: &Lookup<'_>, path: &Path) -> R<String> {
+    let bytes = std::fs::read(path).map_err(|error| io(path, &error))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| TemplateError::runtime(format!("{} is not UTF-8 text", path.display())))?;
+    if text.starts_with("$ANSIBLE_VAULT") {
+        let vault = crate::value::VaultText { envelope: text.into(), origin: None };
+        return lookup.scope.decrypt(&vault);
+    }
+    Ok(text)
+}
+
+pub(super) fn file(lookup: &Lookup<'_>) -> R<Vec<V>> {
+    let (left, right) = (lookup.flag("lstrip", false)?, lookup.flag("rstrip", true)?);
+    lookup
+        .terms
+        .iter()
+        .map(|term| {
+            let path = find(lookup, "files", &ops::to_text(term)?)?;
+            let text = read(lookup, &path)?;
+            let text = if left { text.trim_start() } else { &text };
+            Ok(V::from(if right { text.trim_end() } else { text }))
+        })
+        .collect()
+}
+
+pub(super) fn unvault(lookup: &Lookup<'_>) -> R<Vec<V>> {
+    lookup
+        .terms
+        .iter()
+        .map(|term| {
+            let path = find(lookup, "files", &ops::to_text(term)?)?;
+            read(lookup, &path).map(V::from)
+        })
+        .collect()
+}
+
+pub(super) fn fileglob(lookup: &Lookup<'_>) -> R<Vec<V>> {
+    let mut out = Vec::new();
+    for term in crate::template::filters::lists::flatten_once(lookup.terms.clone())? {
+        let term = ops::to_text(&term)?;
+        let (dir, name) = (strings::dirname(&term), strings::basename(&term));
+        let places: Vec<PathBuf> = if name == term {
+            let search = &lookup.scope.search;
+            search
+                .dirs
+                .iter()
+                .chain(std::iter::once(&search.playbook_dir))
+                .flat_map(|dir| [dir.join("files"), dir.clone()])
+                .collect()
+        } else {
+            lookup.scope.search.find("files", &dir).into_iter().collect()
+        };
+        for place in places {
+            let pattern = place.join(&name);
+            let found = glob::glob(&pattern.display().to_string())
+                .map_err(|error| TemplateError::runtime(error.to_string()))?;
+            let files: Vec<V> = found
+                .flatten()
+                .filter(|path| path.is_file())
+                .map(|path| V::from(path.display().to_string()))
+                .collect();
+            if !files.is_empty() {
+                out.extend(files);
+                break;
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn split_on(value: &V, separators: &[char]) -> R<Vec<String>> {
+    let items = match py(value) {
+        Py::List(items) => items.to_vec()?,
+        _ => vec![value.clone()],
+    };
+    let mut out = Vec::new();
+    for item in items {
+        match py(&item) {
+            Py::List(_) => out.extend(split_on(&item, separators)?),
+            _ => out.extend(ops::to_text(&item)?.split(separators).map(ToOwned::to_owned)),
+        }
+    }
+    Ok(out)
+}
+
+struct FirstFound {
+    candidates: Vec<String>,
+    skip: bool,
+}
+
+fn first_found_terms(terms: &[V], in_loop: bool, options: &FirstFoundOptions, out: &mut FirstFound) -> R<()> {
+    for term in terms {
+        if is_marker(term) {
+            if in_loop && check(term).is_err_and(|error| error.is_undefined()) {
+                continue;
+            }
+            check(term)?;
+        }
+        let (files, paths) = match py(term) {
+            Py::Dict(map) => {
+                let get = |name: &str| -> R<Option<V>> {
+                    match map.get_str(name)? {
+                        Some(value) if is_marker(&value) => {
+                            if in_loop && check(&value).is_err_and(|error| error.is_undefined()) {
+                                Ok(None)
+                            } else {
+                                check(&value)?;
+                                Ok(None)
+                            }
+                        }
+                        found => Ok(found),
+                    }
+                };
+                if let Some(skip) = get("skip")? {
+                    out.skip = crate::template::object::lower(&skip)?.to_bool().unwrap_or(false);
+                }
+                let clean = |value: V| -> R<V> {
+                    match py(&value) {
+                        Py::List(items) if in_loop => {
+                            let mut kept = Vec::new();
+                            for item in items.to_vec()? {
+                                match check(&item) {
+                                    Ok(()) => kept.push(item),
+                                    Err(error) if error.is_undefined() => {}
+                                    Err(error) => return Err(error),
+                                }
+                            }
+                            Ok(crate::template::object::list(kept))
+                        }
+                        _ => Ok(value),
+                    }
+                };
+                let files = get("files")?.map(clean).transpose()?;
+                let paths = get("paths")?.map(clean).transpose()?;
+                (
+                    files.map_or_else(|| Ok(Vec::new()), |files| split_on(&files, &[',', ';']))?,
+                    paths.map_or_else(|| Ok(Vec::new()), |paths| split_on(&paths, &[',', ':', ';']))?,
+                )
+            }
+            Py::Str(_) => (split_on(term, &[',', ';'])?, options.paths.clone()),
+            Py::List(items) => {
+                first_found_terms(&items.to_vec()?, in_loop, options, out)?;
+                continue;
+            }
+            _ => {
+                return Err(TemplateError::runtime(format!(
+                    "Invalid term supplied. A string, dict or list is required, not '{}').",
+                    crate::template::object::type_name(term)
+                )));
+            }
+        };
+        if paths.is_empty() {
+            out.candidates.extend(files);
+        } else {
+            for path in &paths {
+                for file in &files {
+                    out.candidates.push(strings::join_paths(&[path.clone(), file.clone()]));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+struct FirstFoundOptions {
+    paths: Vec<String>,
+}
+
+pub(super) fn first_found(lookup: &Lookup<'_>) -> R<Vec<V>> {
+    let mut terms = lookup.terms.clone();
+    if terms.is_empty()
+        && let Some(files) = lookup.option("files")
+    {
+        terms = vec![files.clone()];
+    }
+    let options = FirstFoundOptions {
+        paths: lookup
+            .option("paths")
+            .map_or_else(|| Ok(Vec::new()), |paths| split_on(paths, &[',', ':', ';']))?,
+    };
+    let mut wanted = FirstFound { candidates: Vec::new(), skip: lookup.flag("skip", false)? };
+    first_found_terms(&terms, lookup.in_loop, &options, &mut wanted)?;
+    // As a loop, the folder for the task's kind of file is searched too; which one the task wants isn't
+    // known here, so all are.
+    let kinds: &[&str] = if lookup.in_loop {
+        &["templates", "vars", "files", "tasks"]
+    } else {
+        &["files", "vars", "templates", ""]
+    };
+    let mut tried = Vec::new();
+    for candidate in &wanted.candidates {
+        for kind in kinds {
+            for path in lookup.scope.search.candidates(kind, candidate) {
+                if path.exists() {
+                    return Ok(vec![V::from(strings::normpath(&path.display().to_string()))]);
+                }
+                if !tried.contains(&path) {
+                    tried.push(path);
+                }
+            }
+        }
+    }
+    if wanted.skip {
+        return Ok(Vec::new());
+    }
+    let searched: Vec<String> = tried.iter().map(|path| path.display().to_string()).collect();
+    Err(TemplateError::runtime(format!(
+        "No file was found when using first_found. Searched: {}",
+        searched.join(", ")
+    )))
+}
+
+/// Variables with some more on top.
+#[derive(Debug)]
+struct Layered {
+    top: HashMap<String, Value>,
+    below: Arc<dyn Vars>,
+}
+
+impl Vars for Layered {
+    fn get(&self, name: &str) -> Option<Value> {
+        self.top.get(name).cloned().or_else(|| self.below.get(name))
+    }
+
+    fn names(&self) -> Vec<Arc<str>> {
+        let mut names = self.below.names();
+        names.extend(self.top.keys().map(|key| Arc::from(key.as_str())));
+        names
+    }
+}
+
+pub(super) fn template(lookup: &Lookup<'_>) -> R<Vec<V>> {
+    let defaults = Syntax::default();
+    let syntax = Syntax {
+        variable_start: lookup.text("variable_start_string", &defaults.variable_start)?,
+        variable_end: lookup.text("variable_end_string", &defaults.variable_end)?,
+        comment_start: lookup.text("comment_start_string", &defaults.comment_start)?,
+        comment_end: lookup.text("comment_end_string", &defaults.comment_end)?,
+        trim_blocks: lookup.flag("trim_blocks", true)?,
+        ..defaults
+    };
+    let mut extra = HashMap::new();
+    if let Some(vars) = lookup.option("template_vars")
+        && let Py::Dict(map) = py(vars)
+    {
+        for (key, value) in map.to_map()? {
+            extra.insert(key.to_text(), crate::template::object::lower(&value)?);
+        }
+    }
+    lookup
+        .terms
+        .iter()
+        .map(|term| {
+            let name = ops::to_text(term)?;
+            let path = find(lookup, "templates", &name)?;
+            let source = read(lookup, &path)?;
+            let mut top = extra.clone();
+            top.entry("template_path".into()).or_insert_with(|| Value::str(name.as_str()));
+            top.entry("template_fullpath".into()).or_insert_with(|| Value::str(path.display().to_string()));
+            if lookup.scope.vars.get("ansible_managed").is_none() {
+                top.entry("ansible_managed".into()).or_insert_with(|| Value::str("Ansible managed"));
+            }
+            let (syntax, body) = crate::template::header(&source, &syntax)?;
+            let program = lookup.scope.shared.compile_file(body, &syntax)?;
+            let mut search = (*lookup.scope.search).clone();
+            if let Some(dir) = path.parent() {
+                search.dirs.insert(0, dir.to_owned());
+            }
+            let vars: Arc<dyn Vars> = Arc::new(Layered { top, below: lookup.scope.vars.clone() });
+            let scope = Arc::new(Scope {
+                syntax: Arc::new(syntax),
+                search: Arc::new(search),
+                ..lookup.scope.with_vars(vars)
+            });
+            let module = Module::named(path.display().to_string());
+            let value = run::execute_template(Frame::new(&scope, &program, &Arc::new(module)))
+                .map_err(|error| error.context(format!("in {}", path.display())))?;
+            Ok(run::keep_newlines(body, value, "\n"))
+        })
+        .collect()
+}
+
+fn shell(command: &str, cwd: &Path) -> R<std::process::Output> {
+    let mut process = std::process::Command::new("/bin/sh");
+    process.arg("-c").arg(command).stdin(std::process::Stdio::null());
+    if cwd.is_dir() {
+        process.current_dir(cwd);
+    }
+    let output = process
+        .output()
+        .map_err(|error| TemplateError::runtime(format!("lookup_plugin.pipe({command}) failed: {error}")))?;
+    Ok(output)
+}
+
+pub(super) fn pipe(lookup: &Lookup<'_>) -> R<Vec<V>> {
+    lookup
+        .terms
+        .iter()
+        .map(|term| {
+            let command = ops::to_text(term)?;
+            let output = shell(&command, &lookup.scope.search.playbook_dir)?;
+            if !output.status.success() {
+                return Err(TemplateError::runtime(format!(
+                    "lookup_plugin.pipe({command}) returned {}: {}",
+                    output.status.code().unwrap_or(-1),
+                    String::from_utf8_lossy(&output.stderr).trim()
+                )));
+            }
+            Ok(V::from(String::from_utf8_lossy(&output.stdout).trim_end().to_owned()))
+        })
+        .collect()
+}
+
+pub(super) fn lines(lookup: &Lookup<'_>) -> R<Vec<V>> {
+    let mut out = Vec::new();
+    for term in &lookup.terms {
+        let command = ops::to_text(term)?;
+        let output = shell(&command, &lookup.scope.search.playbook_dir)?;
+        if !output.status.success() {
+            return Err(TemplateError::runtime(format!(
+                "lookup_plugin.lines({command}) returned {}",
+                output.status.code().unwrap_or(-1)
+            )));
+        }
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        out.extend(crate::template::methods::split_lines(&text, false).into_iter().map(V::from));
+    }
+    Ok(out)
+}
+
+fn csv_rows(text: &str, delimiter: char) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    let mut row = Vec::new();
+    let mut field = String::new();
+    let mut quoted = false;
+    let mut chars = text.chars().peekable();
+    let mut started = false;
+    while let Some(character) = chars.next() {
+        started = true;
+        match character {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                field.push('"');
+            }
+            '"' if quoted => quoted = false,
+            '"' if field.is_empty() => quoted = true,
+            '\r' if !quoted => {}
+            '\n' if !quoted => {
+                row.push(std::mem::take(&mut field));
+                rows.push(std::mem::take(&mut row));
+                started = false;
+            }
+            c if c == delimiter && !quoted => row.push(std::mem::take(&mut field)),
+            c => field.push(c),
+        }
+    }
+    if started {
+        row.push(field);
+        rows.push(row);
+    }
+    rows
+}
+
+pub(super) fn csvfile(lookup: &Lookup<'_>) -> R<Vec<V>> {
+    if lookup.terms.is_empty() {
+        return Err(TemplateError::runtime("Search key is required but was not found"));
+    }
+    let mut out = Vec::new();
+    for term in &lookup.terms {
+        let (key, pairs) = key_values(&ops::to_text(term)?);
+        if key.is_empty() {
+            return Err(TemplateError::runtime("Search key is required but was not found"));
+        }
+        let option = |name: &str, default: &str| -> R<String> {
+            match pairs.iter().find(|(found, _)| found == name) {
+                Some((_, value)) => Ok(value.clone()),
+                None => lookup.text(name, default),
+            }
+        };
+        let delimiter = option("delimiter", "TAB")?;
+        let delimiter = if delimiter == "TAB" { '\t' } else { delimiter.chars().next().unwrap_or('\t') };
+        let index = |name: &str, default: &str| -> R<usize> {
+            option(name, default)?
+                .parse()
+                .map_err(|_| TemplateError::runtime(format!("{name} must be a number")))
+        };
+        let (column, key_column) = (index("col", "1")?, index("keycol", "0")?);
+        let path = find(lookup, "files", &option("file", "ansible.csv")?)?;
+        let text = read(lookup, &path)?;
+        let found = csv_rows(&text, delimiter)
+            .into_iter()
+            .find(|row| row.get(key_column).is_some_and(|cell| *cell == key));
+        match found {
+            Some(row) => out.push(V::from(
+                row.get(column).cloned().ok_or_else(|| TemplateError::runtime("list index out of range"))?,
+            )),
+            None => {
+                let default = option("default", "\u{0}")?;
+                if default != "\u{0}" {
+                    out.push(V::from(default));
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Sections of an INI file with their entries in order; keys are lower case unless case counts.
+fn ini_sections(text: &str, case_sensitive: bool) -> Vec<(String, Vec<(String, Option<String>)>)> {
+    let mut sections: Vec<(String, Vec<(String, Option<String>)>)> = Vec::new();
+    for line in text.lines() {
+        let trimmed = line.trim();
+        if trimmed.is_empty() || trimmed.starts_with(['#', ';']) {
+            continue;
+        }
+        if let Some(name) = trimmed.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            sections.push((name.to_owned(), Vec::new()));
+            continue;
+        }
+        let Some((_, entries)) = sections.last_mut() else { continue };
+        if line.starts_with([' ', '\t'])
+            && let Some((_, Some(value))) = entries.last_mut()
+        {
+            value.push('\n');
+            value.push_str(trimmed);
+            continue;
+        }
+        let (key, value) = match trimmed.find(['=', ':']) {
+            Some(at) => (trimmed[..at].trim_end(), Some(trimmed[at + 1..].trim().to_owned())),
+            None => (trimmed, None),
+        };
+        let key = if case_sensitive { key.to_owned() } else { key.to_lowercase() };
+        entries.push((key, value));
+    }
+    sections
+}
+
+pub(super) fn ini(lookup: &Lookup<'_>) -> R<Vec<V>> {
+    let mut out = Vec::new();
+    for term in &lookup.terms {
+        let (free, pairs) = key_values(&ops::to_text(term)?);
+        let option = |name: &str, default: &str| -> R<String> {
+            match pairs.iter().find(|(found, _)| found == name) {
+                Some((_, value)) => Ok(value.clone()),
+                None => lookup.text(name, default),
+            }
+        };
+        let key = if free.is_empty() { ops::to_text(term)? } else { free };
+        let file = option("file", "ansible.ini")?;
+        let path = find(lookup, "files", &file)?;
+        let mut text = read(lookup, &path)?;
+        let mut section = option("section", "global")?;
+        if option("type", "ini")? == "properties" {
+            section = "java_properties".into();
+            text = format!("[java_properties]\n{text}");
+        }
+        let case_sensitive = lookup.flag("case_sensitive", false)?;
+        let is_pattern = match pairs.iter().find(|(found, _)| found == "re") {
+            Some((_, value)) => Value::str(value.as_str()).to_bool().unwrap_or(false),
+            None => lookup.flag("re", false)?,
+        };
+        let sections = ini_sections(&text, case_sensitive);
+        let defaults: Vec<_> = sections
+            .iter()
+            .filter(|(name, _)| name == "DEFAULT")
+            .flat_map(|(_, entries)| entries.clone())
+            .collect();
+        let named: Vec<_> = sections.iter().filter(|(name, _)| *name == section).collect();
+        if named.is_empty() && section != "DEFAULT" {
+            if is_pattern {
+                return Err(TemplateError::runtime(format!("No section '{section}' in '{file}'.")));
+            }
+            out.push(V::from(option("default", "")?));
+            continue;
+        }
+        let entries: Vec<(String, Option<String>)> =
+            named.iter().flat_map(|(_, entries)| entries.clone()).chain(defaults).collect();
+        if is_pattern {
+            let pattern = crate::template::filters::regex::compile(&key, false, false)?;
+            for (name, value) in &entries {
+                if pattern.is_match(name).unwrap_or(false) {
+                    out.push(V::from(value.clone().unwrap_or_default()));
+                }
+            }
+            continue;
+        }
+        let wanted = if case_sensitive { key } else { key.to_lowercase() };
+        let found = entries.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone());
+        out.push(match found {
+            Some(value) => V::from(value.unwrap_or_default()),
+            None => V::from(option("default", "")?),
+        });
+    }
+    Ok(out)
+}
+
+pub(super) fn filetree(lookup: &Lookup<'_>) -> R<Vec<V>> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    fn walk(root: &Path, dir: &Path, out: &mut Vec<V>) -> R<()> {
+        let mut names: Vec<_> = std::fs::read_dir(dir).map_err(|error| io(dir, &error))?.flatten().collect();
+        names.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in names {
+            let path = entry.path();
+            let meta = path.symlink_metadata().map_err(|error| io(&path, &error))?;
+            let relative = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+            let state = if meta.is_symlink() {
+                "link"
+            } else if meta.is_dir() {
+                "directory"
+            } else {
+                "file"
+            };
+            out.push(record([
+                ("root", V::from(format!("{}/", root.display()))),
+                ("path", V::from(relative)),
+                ("state", V::from(state)),
+                ("src", V::from(path.display().to_string())),
+                ("uid", V::from(meta.uid())),
+                ("gid", V::from(meta.gid())),
+                ("mode", V::from(format!("0{:o}", meta.permissions().mode() & 0o7777))),
+                ("size", V::from(meta.len())),
+            ]));
+            if meta.is_dir() {
+                walk(root, &path, out)?;
+            }
+        }
+        Ok(())
+    }
+    let mut out = Vec::new();
+    for term in &lookup.terms {
+        let root = find(lookup, "files", &ops::to_text(term)?)?;
+        walk(&root, &root, &mut out)?;
+    }
+    Ok(out)
+}
