@@ -181,7 +181,7 @@ impl Reader<'_, '_> {
     }
 
     fn host(&mut self, line: &str, start: usize) -> Line {
-        let tokens = tokens(line).map_err(|message| (start, message))?;
+        let tokens = tokens(line.trim_end()).map_err(|message| (start, message))?;
         let Some(((_, pattern), vars)) = tokens.split_first() else { return Ok(()) };
         let (names, port) = names::expand(pattern).map_err(|message| (start, message))?;
         let mut pairs = Vec::with_capacity(vars.len());

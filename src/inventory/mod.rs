@@ -22,6 +22,8 @@ mod names;
 mod pattern;
 mod script;
 mod show;
+#[cfg(test)]
+mod tests;
 mod vars_files;
 mod yaml;
 
@@ -180,6 +182,18 @@ impl Inventory {
     /// The hosts of `all`, in the order in which plays run: groups breadth first, hosts as declared.
     pub fn hosts_in_order(&self) -> Vec<Arc<str>> {
         self.hosts_of(ALL).into_iter().map(|id| Arc::clone(&self.hosts[id].name)).collect()
+    }
+
+    /// All hosts, in the order in which sources first named them.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.iter()
+    }
+
+    /// The hosts and the groups that a group itself names, in order.
+    pub fn members(&self, group: &Group) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+        let hosts = group.hosts.iter().map(|id| Arc::clone(&self.hosts[*id].name)).collect();
+        let children = group.children.iter().map(|id| Arc::clone(&self.groups[*id].name)).collect();
+        (hosts, children)
     }
 
     /// How many hosts there are.
@@ -373,6 +387,12 @@ impl Inventory {
     fn add_child(&mut self, parent: usize, child: usize) -> Result<bool, String> {
         if self.groups[child].parents.contains(&parent) {
             return Ok(false);
+        }
+        if child == ALL {
+            return Err(format!(
+                "'all' is above every group and can't be a child of '{}'",
+                self.groups[parent].name
+            ));
         }
         if let Some(chain) = self.way(child, parent) {
             let names: Vec<&str> = chain.iter().map(|id| self.groups[*id].name.as_ref()).collect();
