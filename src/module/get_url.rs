@@ -335,6 +335,11 @@ fn request_failed(status: u16, reason: &str) -> ModuleError {
         .with("response", format!("HTTP Error {status}: {reason}"))
 }
 
+/// The file name that an answer's `Content-Disposition` gives.
+pub fn response_filename(response: &Response) -> Option<String> {
+    response.header("content-disposition").as_deref().and_then(disposition_name)
+}
+
 /// The last part of an address's path.
 fn url_filename(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);

@@ -212,6 +212,11 @@ impl Url {
     }
 }
 
+/// Where a `Location` in an answer from `base` leads.
+pub fn absolute(base: &str, location: &str) -> Option<String> {
+    Url::parse(base).and_then(|url| url.join(location)).ok().map(|url| url.text())
+}
+
 /// Resolves `.` and `..` in a path.
 fn without_dots(target: &str) -> String {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));

@@ -16,6 +16,8 @@ pub mod assemble;
 pub mod blockinfile;
 pub mod clock;
 pub mod command;
+#[cfg(test)]
+pub(crate) mod contract;
 pub mod copy;
 pub mod facts;
 pub mod fetch;
@@ -27,6 +29,7 @@ pub mod getent;
 pub mod group;
 pub mod host;
 pub mod http;
+pub mod ini_file;
 pub mod lineinfile;
 pub mod ping;
 pub mod regex;
@@ -40,9 +43,10 @@ pub mod stat;
 pub mod systemd;
 pub mod tempfile;
 pub mod template;
+pub mod unarchive;
+pub mod uri;
 pub mod user;
-#[cfg(test)]
-pub(crate) mod contract;
+pub mod wait_for;
 
 /// What a module's verdict depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -81,6 +81,11 @@ impl Pattern {
         self.multiline
     }
 
+    /// The names of its groups.
+    pub fn names(&self) -> Vec<String> {
+        self.regex.capture_names().flatten().map(str::to_string).collect()
+    }
+
     /// Whether it matches anywhere in `text`.
     ///
     /// # Errors

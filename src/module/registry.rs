@@ -7,6 +7,7 @@ pub const MODULES: &[&Module] = &[
     &super::assemble::MODULE,
     &super::blockinfile::MODULE,
     &super::command::COMMAND,
+    &super::command::SHELL,
     &super::copy::MODULE,
     &super::fetch::MODULE,
     &super::file::MODULE,
@@ -14,6 +15,7 @@ pub const MODULES: &[&Module] = &[
     &super::get_url::MODULE,
     &super::getent::MODULE,
     &super::group::MODULE,
+    &super::ini_file::MODULE,
     &super::lineinfile::MODULE,
     &super::ping::MODULE,
     &super::replace::MODULE,
@@ -21,13 +23,15 @@ pub const MODULES: &[&Module] = &[
     &super::service::MODULE,
     &super::service::SERVICE_FACTS,
     &super::setup::SETUP,
-    &super::command::SHELL,
     &super::slurp::MODULE,
     &super::stat::MODULE,
     &super::systemd::MODULE,
     &super::tempfile::MODULE,
     &super::template::MODULE,
+    &super::unarchive::MODULE,
+    &super::uri::MODULE,
     &super::user::MODULE,
+    &super::wait_for::MODULE,
 ];
 
 /// The module that a playbook calls `name`: its full name, an alias, or its short name.
