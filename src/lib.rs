@@ -21,6 +21,8 @@ pub mod protocol;
 pub mod report;
 pub mod runner;
 #[cfg(feature = "controller")]
+pub mod session;
+#[cfg(feature = "controller")]
 pub mod source;
 pub mod system;
 #[cfg(feature = "controller")]

@@ -68,77 +68,7 @@ impl<S: System> Journal<S> {
 }
 
 impl<S: System> System for Journal<S> {
-    fn stat(&mut self, path: &Path) -> Result<Option<Stat>> {
-        self.inner.stat(path)
-    }
-
-    fn stat_follow(&mut self, path: &Path) -> Result<Option<Stat>> {
-        self.inner.stat_follow(path)
-    }
-
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>> {
-        self.inner.read(path)
-    }
-
-    fn read_at(&mut self, path: &Path, offset: u64, length: usize) -> Result<Vec<u8>> {
-        self.inner.read_at(path, offset, length)
-    }
-
-    fn digest(&mut self, path: &Path, algorithm: Algorithm) -> Result<String> {
-        self.inner.digest(path, algorithm)
-    }
-
-    fn list(&mut self, path: &Path) -> Result<Vec<OsString>> {
-        self.inner.list(path)
-    }
-
-    fn read_link(&mut self, path: &Path) -> Result<PathBuf> {
-        self.inner.read_link(path)
-    }
-
-    fn resolve(&mut self, path: &Path) -> Result<PathBuf> {
-        self.inner.resolve(path)
-    }
-
-    fn access(&mut self, path: &Path, bits: u32) -> Result<bool> {
-        self.inner.access(path, bits)
-    }
-
-    fn extended_attribute(&mut self, path: &Path, name: &str) -> Result<Option<Vec<u8>>> {
-        self.inner.extended_attribute(path, name)
-    }
-
-    fn user(&mut self, name_or_id: &str) -> Result<Option<User>> {
-        self.inner.user(name_or_id)
-    }
-
-    fn group(&mut self, name_or_id: &str) -> Result<Option<Group>> {
-        self.inner.group(name_or_id)
-    }
-
-    fn whoami(&mut self) -> Result<User> {
-        self.inner.whoami()
-    }
-
-    fn env(&mut self, name: &str) -> Option<String> {
-        self.inner.env(name)
-    }
-
-    fn query(&mut self, command: &Command) -> Result<Output> {
-        self.inner.query(command)
-    }
-
-    fn probe(&mut self, probe: &super::probe::Probe) -> Result<super::probe::Answer> {
-        self.inner.probe(probe)
-    }
-
-    fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>> {
-        self.inner.blob(blob)
-    }
-
-    fn send(&mut self, path: &Path, name: &str) -> Result<()> {
-        self.inner.send(path, name)
-    }
+    forward_reads!();
 
     fn write(
         &mut self,

@@ -44,7 +44,7 @@ pub mod rt {
     pub use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
     pub use tokio::runtime::{Builder, Handle, Runtime};
     pub use tokio::select;
-    pub use tokio::sync::{Mutex, Notify, Semaphore, broadcast, mpsc, oneshot, watch};
+    pub use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, watch};
     pub use tokio::task::{JoinHandle, JoinSet, spawn_blocking, yield_now};
     pub use tokio::time::{Instant, interval, sleep, timeout};
     pub use tokio::{join, pin, spawn};
