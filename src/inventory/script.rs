@@ -186,7 +186,8 @@ fn answer(path: &Path, arguments: &[&str], timeout: Duration) -> Result<Value, D
     }
     crate::source::json::parse(&path.to_string_lossy(), &text).map_err(|problem| {
         let start: String = text.trim().chars().take(60).collect();
-        let problem = wrong(path, &format!("{shown} printed what isn't JSON: {}", problem.message));
+        let why = problem.message.trim_start_matches("invalid JSON: ");
+        let problem = wrong(path, &format!("{shown} printed what isn't JSON: {why}"));
         if said.trim().is_empty() {
             problem.hint(format!("it starts with: {start}"))
         } else {

@@ -623,6 +623,7 @@ layers:
 
 #[test]
 fn broken_inventories_say_what_and_where() {
+    let mut wrong = String::new();
     for (name, text, expected) in [
         (
             "hosts",
@@ -683,7 +684,7 @@ fn broken_inventories_say_what_and_where() {
         (
             "i.yml",
             "a: {children: {b: {children: {a: }}}}\n",
-            "error: the groups contain each other: a → b → a\n",
+            "error: the groups contain each other: b → a → b\n",
         ),
         (
             "i.yml",
@@ -738,9 +739,11 @@ fn broken_inventories_say_what_and_where() {
         ),
     ] {
         let told = Files::new(&[(name, text)]).errors(&[name]);
-        // The excerpt reads the file by its whole name, which `errors` shortens: it is in the text all the same.
-        assert!(told.starts_with(expected), "{text:?}\ngot:\n{told}\nexpected:\n{expected}");
+        if !told.starts_with(expected) {
+            wrong.push_str(&format!("{text:?}\ngot:\n{told}\nexpected:\n{expected}\n"));
+        }
     }
+    assert_eq!(wrong, "");
 }
 
 /// Random inventories never panic and never hang, whatever else they do.

@@ -150,7 +150,7 @@ impl Writer<'_> {
                 '\t' => self.out.push_str("\\t"),
                 '\u{8}' => self.out.push_str("\\b"),
                 '\u{c}' => self.out.push_str("\\f"),
-                c if (c as u32) < 0x20 || (self.layout.ensure_ascii && !c.is_ascii()) => {
+                c if (c as u32) < 0x20 || (self.layout.ensure_ascii && (!c.is_ascii() || c == '\u{7f}')) => {
                     for unit in c.encode_utf16(&mut [0; 2]) {
                         let _ = write!(self.out, "\\u{unit:04x}");
                     }
@@ -199,4 +199,66 @@ pub fn parse(file: &str, text: &str) -> Result<Value, Diagnostic> {
             column,
         })))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Recorded from Python 3.11's `json.dumps`.
+    #[test]
+    fn writes_as_python_does() {
+        let plain = Layout::default;
+        for (input, layout, expected) in [
+            (r#"null"#, plain(), r#"null"#),
+            (r#"[1, 2, {"b": 1, "a": []}]"#, plain(), r#"[1, 2, {"b": 1, "a": []}]"#),
+            (
+                r#"[1, 2, {"b": 1, "a": [], "c": {}}]"#,
+                Layout { indent: Some(4), sort_keys: true, ..plain() },
+                "[\n    1,\n    2,\n    {\n        \"a\": [],\n        \"b\": 1,\n        \"c\": {}\n    }\n]",
+            ),
+            (
+                r#"{"\u00e9": "\ud83d\ude00\u0007\"\\/\n\t\u007f"}"#,
+                plain(),
+                r#"{"\u00e9": "\ud83d\ude00\u0007\"\\/\n\t\u007f"}"#,
+            ),
+            (r#"{"\u00e9": "\ud83d\ude00"}"#, Layout { ensure_ascii: false, ..plain() }, r#"{"é": "😀"}"#),
+            (r#"[]"#, Layout { indent: Some(2), ..plain() }, r#"[]"#),
+            (r#"[[]]"#, Layout { indent: Some(2), ..plain() }, "[\n  []\n]"),
+            (r#"{"b": 1, "a": 2}"#, Layout { sort_keys: true, ..plain() }, r#"{"a": 2, "b": 1}"#),
+            (r#"[1.0, 1e+16, 1e-07, 0.1, -0.0, 1e+22]"#, plain(), r#"[1.0, 1e+16, 1e-07, 0.1, -0.0, 1e+22]"#),
+            (
+                r#"[true, false, null]"#,
+                Layout { separators: Some((",".into(), ":".into())), ..plain() },
+                r#"[true,false,null]"#,
+            ),
+            (
+                r#"{"a": [1, {"b": 2}]}"#,
+                Layout { indent: Some(0), ..plain() },
+                "{\n\"a\": [\n1,\n{\n\"b\": 2\n}\n]\n}",
+            ),
+        ] {
+            let value = parse("t", input).expect(input);
+            assert_eq!(dump(&value, &layout), expected);
+        }
+        assert_eq!(dump(&Value::Float(f64::NAN), &plain()), "NaN");
+        assert_eq!(dump(&Value::Float(f64::NEG_INFINITY), &plain()), "-Infinity");
+        let odd_keys = Value::map(
+            [
+                (Value::Int(1), Value::Null),
+                (Value::Null, Value::Bool(true)),
+                (Value::Bool(false), Value::Int(2)),
+            ]
+            .into_iter()
+            .collect(),
+        );
+        assert_eq!(dump(&odd_keys, &plain()), r#"{"1": null, "null": true, "false": 2}"#);
+    }
+
+    #[test]
+    fn errors_have_a_place() {
+        let error = parse("t.json", "{\n \"a\": x}").expect_err("not JSON");
+        assert_eq!(error.to_string(), "t.json:2:7: invalid JSON: expected value");
+        parse("t.json", &"[".repeat(100_000)).expect_err("too deep");
+    }
 }
