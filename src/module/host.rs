@@ -3,11 +3,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::module::ModuleError;
-use crate::system::{Command, FileKind, Output, System};
+use crate::module::{ModuleError, http};
+use crate::system::{Attributes, Command, Content, FileKind, Output, System, WriteOptions};
 use crate::value::Value;
 
 /// Directories with programs for administrators, searched after `PATH`.
@@ -61,6 +62,23 @@ pub fn read_text(path: impl AsRef<Path>, system: &mut dyn System) -> Option<Stri
         String::from_utf8(bytes)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
     )
+}
+
+/// Writes a text file unless it has that text already. A new file gets `mode`. Returns whether it wrote.
+///
+/// # Errors
+/// If it can't be written.
+pub fn write_text(path: &Path, text: &str, mode: u32, system: &mut dyn System) -> Result<bool, ModuleError> {
+    let there = system.stat_follow(path)?.is_some();
+    if there && system.read(path)? == text.as_bytes() {
+        return Ok(false);
+    }
+    let mode = (!there).then_some(mode);
+    // What a link points to is meant.
+    let target = system.resolve(path)?;
+    let attributes = Attributes { mode, ..Attributes::default() };
+    system.write(&target, &Content::Bytes(text.as_bytes().to_vec()), &attributes, WriteOptions::default())?;
+    Ok(true)
 }
 
 /// Whether anything is at a path, links followed.
@@ -143,6 +161,46 @@ fn matching_entries(base: &Path, name: &OsStr, system: &mut dyn System) -> Resul
         .filter(|name| pattern.matches_with(&name.to_string_lossy(), options))
         .map(|name| base.join(name))
         .collect())
+}
+
+/// The content at an address, for keys and the like.
+///
+/// # Errors
+/// If it can't be had.
+pub fn fetch_url(url: &str, validate_certs: bool, system: &mut dyn System) -> Result<Vec<u8>, ModuleError> {
+    let request = http::Request {
+        method: "GET".into(),
+        url: url.to_string(),
+        headers: Vec::new(),
+        unredirected_headers: Vec::new(),
+        body: None,
+        body_size: 0,
+        timeout: Duration::from_secs(30),
+        redirects: http::Redirects::All,
+        user: None,
+        password: None,
+        force_basic_auth: false,
+        validate_certs,
+        ca_path: None,
+        client_cert: None,
+        client_key: None,
+        ciphers: Vec::new(),
+        unix_socket: None,
+        use_proxy: true,
+        use_netrc: true,
+        agent: "setpoint".into(),
+        decompress: true,
+    };
+    let response = http::send(system, &request)
+        .map_err(|error| ModuleError::new(format!("failed to fetch {}: {error}", http::mask(url))))?;
+    if response.status != 200 {
+        let (status, reason) = (response.status, response.reason);
+        return Err(ModuleError::new(format!(
+            "failed to fetch {}: HTTP Error {status}: {reason}",
+            http::mask(url)
+        )));
+    }
+    Ok(system.read(&response.body)?)
 }
 
 /// Splits a line into words as a POSIX shell quotes them: blanks separate, `'…'`, `"…"` and `\` keep.

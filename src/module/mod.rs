@@ -11,14 +11,18 @@ use serde::de::DeserializeOwned;
 use crate::system::{System, SystemError};
 use crate::value::{Map, Value};
 
+pub mod apt;
+pub mod apt_key;
+pub mod apt_repository;
 pub mod args;
 pub mod assemble;
+pub mod authorized_key;
 pub mod blockinfile;
 pub mod clock;
 pub mod command;
-#[cfg(test)]
-pub(crate) mod contract;
 pub mod copy;
+pub mod cron;
+pub mod deb822_repository;
 pub mod facts;
 pub mod fetch;
 pub mod file;
@@ -28,9 +32,12 @@ pub mod get_url;
 pub mod getent;
 pub mod group;
 pub mod host;
+pub mod hostname;
 pub mod http;
 pub mod ini_file;
 pub mod lineinfile;
+pub mod modprobe;
+pub mod package;
 pub mod ping;
 pub mod regex;
 pub mod registry;
@@ -40,13 +47,18 @@ pub mod service;
 pub mod setup;
 pub mod slurp;
 pub mod stat;
+pub mod sysctl;
 pub mod systemd;
 pub mod tempfile;
 pub mod template;
+pub mod timezone;
 pub mod unarchive;
 pub mod uri;
 pub mod user;
 pub mod wait_for;
+#[cfg(test)]
+pub(crate) mod contract;
+mod dpkg;
 
 /// What a module's verdict depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
