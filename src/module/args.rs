@@ -126,8 +126,11 @@ fn unknown(module: &Module, name: &str) -> ArgError {
         .flat_map(|param| std::iter::once(param.name).chain(param.aliases.iter().copied()))
         .collect();
     let hint = did_you_mean(name, known.iter().copied()).map(|meant| format!("did you mean `{meant}`?"));
-    let mut names: Vec<&str> =
-        module.all_params().filter(|p| p.refused.is_none()).map(|param| param.name).collect();
+    let mut names: Vec<&str> = module
+        .all_params()
+        .filter(|p| p.refused.is_none() && !p.name.starts_with('_'))
+        .map(|param| param.name)
+        .collect();
     names.sort_unstable();
     ArgError {
         argument: Some(name.into()),

@@ -40,7 +40,7 @@ pub const MODULE: Module = Module {
             "A command, without a shell, that must accept the new file, which `%s` stands for.",
         ),
         Param::new("newline_sequence", Type::Str, "How lines of the result end.")
-            .choices(&["\n", "\r", "\r\n"])
+            .choices(&["\n", "\r", "\r\n", "\\n", "\\r", "\\r\\n"])
             .default("\n"),
         Param::new("block_start_string", Type::Str, "What opens a statement.").default("{%"),
         Param::new("block_end_string", Type::Str, "What closes a statement.").default("%}"),

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::source::{self, Node};
+use crate::vault::Vault;
+
 /// The directory of a collection (`ns.name`) under one of the paths that hold `ansible_collections/`.
 pub fn find(paths: &[PathBuf], namespace: &str, name: &str) -> Option<PathBuf> {
     paths.iter().map(|path| root(path).join(namespace).join(name)).find(|dir| dir.is_dir())
@@ -52,4 +55,69 @@ pub fn containing(path: &Path) -> Option<String> {
 /// Whether a name has the form of something in a collection.
 pub fn is_full_name(name: &str) -> bool {
     split(name).is_some()
+}
+
+/// Something that a `requirements.yml` asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// The role's or collection's name.
+    pub name: String,
+    /// It is a collection.
+    pub collection: bool,
+    /// The file that asks for it.
+    pub file: PathBuf,
+}
+
+impl Requirement {
+    /// Whether a role of this name would come with it.
+    pub fn provides(&self, role: &str) -> bool {
+        if self.collection {
+            role.strip_prefix(&self.name).is_some_and(|rest| rest.starts_with('.'))
+        } else {
+            self.name == role
+        }
+    }
+}
+
+/// What the `requirements.yml` files of a project ask for. Files that can't be read ask for nothing.
+pub fn required(dir: &Path, vault: &Vault) -> Vec<Requirement> {
+    let mut out = Vec::new();
+    for (folder, collections) in [("", false), ("roles", false), ("collections", true)] {
+        for name in ["requirements.yml", "requirements.yaml"] {
+            let file = dir.join(folder).join(name);
+            if !file.is_file() {
+                continue;
+            }
+            let Ok(parsed) = source::load_file(&file, vault) else { continue };
+            let mut add = |list: Option<&Node>, collection: bool| {
+                for entry in list.and_then(Node::as_list).unwrap_or_default() {
+                    out.extend(required_name(entry, collection).map(|name| Requirement {
+                        name,
+                        collection,
+                        file: file.clone(),
+                    }));
+                }
+            };
+            add(parsed.root.as_list().map(|_| &parsed.root), collections);
+            add(parsed.root.get("roles"), false);
+            add(parsed.root.get("collections"), true);
+        }
+    }
+    out
+}
+
+/// `name`, or the last part of `src` without what follows a repository's name.
+fn required_name(entry: &Node, collection: bool) -> Option<String> {
+    if let Some(text) = entry.as_str() {
+        return Some(text.split([',', ':']).next().unwrap_or(text).to_owned());
+    }
+    if let Some(name) = entry.get("name").or_else(|| entry.get("role")).and_then(Node::as_str) {
+        return Some(name.to_owned());
+    }
+    let source = entry.get("src").and_then(Node::as_str).filter(|_| !collection)?;
+    if !source.contains('/') {
+        return Some(source.to_owned());
+    }
+    let last = source.trim_end_matches('/').rsplit('/').next()?;
+    Some(last.trim_end_matches(".tar.gz").trim_end_matches(".git").to_owned())
 }

@@ -930,3 +930,33 @@ pub const LOOKUPS: &[&str] = &[
     "community.general.shelvefile",
     "community.general.tss",
 ];
+
+/// Actions without a table among the modules, and their arguments.
+pub const ACTION_PARAMS: &[(&str, &[&str])] = &[
+    ("assert", &["fail_msg", "msg", "quiet", "success_msg", "that"]),
+    ("async_status", &["jid", "mode"]),
+    ("debug", &["msg", "var", "verbosity"]),
+    ("fail", &["msg"]),
+    ("group_by", &["key", "parents"]),
+    ("pause", &["echo", "minutes", "prompt", "seconds"]),
+    (
+        "reboot",
+        &[
+            "boot_time_command",
+            "connect_timeout",
+            "connect_timeout_sec",
+            "msg",
+            "post_reboot_delay",
+            "post_reboot_delay_sec",
+            "pre_reboot_delay",
+            "pre_reboot_delay_sec",
+            "reboot_command",
+            "reboot_timeout",
+            "reboot_timeout_sec",
+            "search_paths",
+            "test_command",
+        ],
+    ),
+    ("set_stats", &["aggregate", "data", "per_host"]),
+    ("wait_for_connection", &["connect_timeout", "delay", "sleep", "timeout"]),
+];

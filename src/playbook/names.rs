@@ -133,7 +133,28 @@ pub fn resolve(written: &str, collections: &[String]) -> Resolved {
             return candidate;
         }
     }
-    short_name(written).unwrap_or_else(|| unknown(written))
+    let foreign = |collection: &&String| {
+        !known::MODULES.iter().any(|(name, _)| name == collection) && *collection != "ansible.legacy"
+    };
+    short_name(written).unwrap_or_else(|| match collections.iter().find(foreign) {
+        Some(collection) => Resolved { full: format!("{collection}.{written}"), known: Known::Foreign },
+        None => unknown(written),
+    })
+}
+
+/// Whether `with_<name>` can be a loop. Lookups of collections that we don't know count.
+pub fn is_lookup(name: &str) -> bool {
+    name.contains('.')
+        || known::LOOKUPS.iter().any(|known| *known == name || known.rsplit('.').next() == Some(name))
+}
+
+/// The arguments of an action that has no table among the modules; `None` if it has, or takes any.
+pub fn action_params(full: &str) -> Option<&'static [&'static str]> {
+    let short = builtin(full)?;
+    if registry::find(full).is_some() {
+        return None;
+    }
+    known::ACTION_PARAMS.iter().find(|(name, _)| *name == short).map(|(_, params)| *params)
 }
 
 /// A name that is most like an unknown one.
@@ -205,6 +226,8 @@ mod tests {
             ("synchronize", vec![], "ansible.posix.synchronize"),
             ("sysctl", vec!["community.general"], "ansible.posix.sysctl"),
             ("proxmox_kvm", vec!["community.proxmox"], "community.proxmox.proxmox_kvm"),
+            ("ec2_instance", vec!["amazon.aws"], "amazon.aws.ec2_instance"),
+            ("debug", vec!["amazon.aws"], "ansible.builtin.debug"),
             ("amazon.aws.ec2_instance", vec![], "amazon.aws.ec2_instance"),
             ("nonsense", vec![], "nonsense"),
         ] {

@@ -192,7 +192,12 @@ impl Build<'_> {
                 "name" => play.name = self.name(value, outer),
                 "hosts" => play.hosts = self.hosts(value, outer),
                 "vars" => play.vars = self.vars(value, outer),
-                "vars_files" => play.vars_files = keywords::list(value),
+                "vars_files" => {
+                    if value.as_map().is_some() {
+                        self.tell(value.error("`vars_files` takes names of files, not a mapping"), outer);
+                    }
+                    play.vars_files = keywords::list(value);
+                }
                 "vars_prompt" => play.vars_prompt = self.vars_prompt(value, outer),
                 "gather_facts" => play.gather_facts = one(),
                 "gather_subset" => play.gather_subset = one(),
@@ -213,7 +218,12 @@ impl Build<'_> {
                 }
             }
         }
-        if !map.iter().any(|(key, _)| key.as_str() == Some("hosts")) {
+        let names = |name: &str| map.iter().any(|(key, _)| key.as_str() == Some(name));
+        if names("user") && names("remote_user") {
+            self.tell(node.error("`user` and `remote_user` mean the same; give one of them"), outer);
+        }
+        self.check_strategy(&play, outer);
+        if !names("hosts") {
             self.tell(node.error("a play needs `hosts`"), outer);
         }
         if !imported.vars.is_empty() {
@@ -226,6 +236,16 @@ impl Build<'_> {
         let scope = Scope { keywords, ..outer.clone() };
         self.sections(&sections, &scope, &mut play);
         Some(play)
+    }
+
+    fn check_strategy(&mut self, play: &Play, scope: &Scope) {
+        let Some(Value::Str(text)) = &play.strategy else { return };
+        let name = text.text.strip_prefix("ansible.builtin.").unwrap_or(&text.text);
+        if keywords::is_template(name) || matches!(name, "linear" | "free" | "host_pinned") {
+            return;
+        }
+        let error = Diagnostic::error(format!("the strategy `{name}` is not supported here"));
+        self.tell(error.at(text.origin.clone()).hint("there are `linear`, `free` and `host_pinned`"), scope);
     }
 
     fn sections(&mut self, sections: &Sections<'_>, scope: &Scope, play: &mut Play) {

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::playbook::keywords::{self, Container};
 use crate::playbook::loader::{Build, Scope, directory, home};
 use crate::playbook::{Block, Item, Keywords, Role, Task, collections};
@@ -172,12 +172,12 @@ impl Build<'_> {
             collections: metadata.collections.clone(),
             path,
         };
-        role.dependencies = self.dependencies(&role, &metadata, &role_use, &scope, items);
-        let role = Arc::new(role);
-        scope.role = Some(Arc::clone(&role));
         if scope.keywords.collections != role.collections {
             Arc::make_mut(&mut scope.keywords).collections.clone_from(&role.collections);
         }
+        role.dependencies = self.dependencies(&role, &metadata, &role_use, &scope, items);
+        let role = Arc::new(role);
+        scope.role = Some(Arc::clone(&role));
         self.role_handlers(&role, &role_use, &scope);
         let block = self.role_tasks(&role, &metadata, &role_use, &scope);
         items.push(Item::Block(Arc::new(Block {
@@ -449,13 +449,53 @@ impl Build<'_> {
             let short = literal.file_name().map(|short| short.to_string_lossy().into_owned());
             return Some((literal, short.unwrap_or_else(|| name.to_owned()), None));
         }
-        let places: Vec<String> = searched.iter().map(|path| path.display().to_string()).collect();
-        let error = Diagnostic::error(format!("there is no role `{name}`"))
+        let error = Diagnostic::error(format!("the role '{name}' was not found"))
             .at(Some(Arc::clone(&role_use.origin)))
-            .hint(format!("searched: {}", places.join(", ")));
+            .hint(self.missing_role_hint(name, &searched));
         self.tell(error, scope);
         None
     }
+}
+
+impl Build<'_> {
+    /// What to do about a role that is not there.
+    fn missing_role_hint(&self, name: &str, searched: &[PathBuf]) -> String {
+        let wanted = collections::required(&self.play_dir, &self.loader.options.vault);
+        if let Some(file) = wanted.iter().find(|wanted| wanted.provides(name)).map(|wanted| &wanted.file) {
+            return format!("{} asks for it: install what it lists with ansible-galaxy", file.display());
+        }
+        let paths = &self.loader.options.collections_paths;
+        let mut parts = name.splitn(3, '.');
+        if let (true, Some(namespace), Some(collection)) =
+            (collections::is_full_name(name), parts.next(), parts.next())
+        {
+            let known = collections::find(paths, namespace, collection);
+            let places: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+            return match known {
+                Some(dir) => format!("the collection in {} has no such role", dir.display()),
+                None => format!(
+                    "the collection `{namespace}.{collection}` is not installed; searched: {}",
+                    places.join(", ")
+                ),
+            };
+        }
+        let names: Vec<String> = searched.iter().flat_map(|dir| names_in(dir)).collect();
+        let places: Vec<String> = searched.iter().map(|path| path.display().to_string()).collect();
+        match did_you_mean(name, names.iter().map(String::as_str)) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("searched: {}", places.join(", ")),
+        }
+    }
+}
+
+/// The names of the directories in a directory.
+fn names_in(dir: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 /// Equal for uses of a role that run only once.

@@ -200,11 +200,14 @@ impl Build<'_> {
             if std::ptr::eq(key, action.key) || name == "args" {
                 continue;
             }
-            let is_with = name.strip_prefix("with_").is_some_and(|lookup| known::LOOKUPS.contains(&lookup));
+            let is_with = name.strip_prefix("with_").is_some_and(names::is_lookup);
             let takes = container.takes(name)
                 || (name == "listen" && scope.handler && container == Container::Include);
             if !is_with && !takes {
-                self.tell(unknown_in_task(container, key), scope);
+                // What is no keyword anywhere was told when the action was looked for.
+                if Container::Handler.takes(name) {
+                    self.tell(unknown_in_task(container, key), scope);
+                }
                 continue;
             }
             match name {
@@ -364,7 +367,7 @@ impl Build<'_> {
                 self.tell(entry.0.error(format!("`{name}` is not a keyword of a task")), scope);
                 continue;
             };
-            let is_with = name.strip_prefix("with_").is_some_and(|lookup| known::LOOKUPS.contains(&lookup));
+            let is_with = name.strip_prefix("with_").is_some_and(names::is_lookup);
             if matches!(name, "action" | "local_action") {
                 found.push(entry);
             } else if is_with || Container::Handler.takes(name) {
@@ -378,10 +381,12 @@ impl Build<'_> {
             found.append(&mut strange);
         }
         let container = if scope.handler { Container::Handler } else { Container::Task };
+        let no_more_to_say = found.is_empty() && !strange.is_empty();
         for (key, _) in strange {
             self.tell(unknown_in_task(container, key), scope);
         }
         match found.as_slice() {
+            [] if no_more_to_say => None,
             [] => {
                 let error = node.error("this task has no action").hint(
                     "a task needs the name of a module with its arguments, such as `ansible.builtin.copy:`",
@@ -699,6 +704,15 @@ impl Build<'_> {
             self.tell(error, scope);
             good = false;
         }
+        for key in ["tasks_from", "vars_from", "defaults_from", "handlers_from"] {
+            if let Some(value) = task.args.get(key)
+                && !matches!(value, Value::Str(_) | Value::Null)
+            {
+                let error = action.key.error(format!("`{key}` must be a string, not {}", value.type_name()));
+                self.tell(error, scope);
+                good = false;
+            }
+        }
         if let Some(apply) = task.args.get("apply")
             && !matches!(apply, Value::Map(_) | Value::Null)
             && is_literal(apply)
@@ -758,7 +772,10 @@ impl Build<'_> {
     }
 
     fn check_module_args(&mut self, task: &Task, action: &Action<'_>, scope: &Scope) {
-        let Some(module) = registry::find(&task.action) else { return };
+        let Some(module) = registry::find(&task.action) else {
+            self.check_action_args(task, action, scope);
+            return;
+        };
         let Err(errors) = module::args::check(module, &task.args, &is_literal) else { return };
         // What is missing here may come from elsewhere.
         let open = task.args_template.is_some() || !task.keywords.module_defaults.is_empty();
@@ -778,6 +795,28 @@ impl Build<'_> {
                 told = told.hint(format!("`{name}` is also a keyword: is it indented too far?"));
             }
             self.tell(told, scope);
+        }
+    }
+
+    /// Checks the names of the arguments of an action that is no module.
+    fn check_action_args(&mut self, task: &Task, action: &Action<'_>, scope: &Scope) {
+        let Some(known) = names::action_params(&task.action) else { return };
+        for key in task.args.keys() {
+            let name = key.to_text();
+            if known.contains(&name.as_str()) || name == "_raw_params" {
+                continue;
+            }
+            let origin = key.origin().unwrap_or(&action.key.origin);
+            let error = Diagnostic::error(format!("Invalid options for {}: {name}", task.action))
+                .at(Some(Arc::clone(origin)));
+            let error = match did_you_mean(&name, known.iter().copied()) {
+                Some(meant) => error.hint(format!("did you mean `{meant}`?")),
+                None if Container::Task.takes(&name) => {
+                    error.hint(format!("`{name}` is also a keyword: is it indented too far?"))
+                }
+                None => error.hint(format!("it takes: {}", known.join(", "))),
+            };
+            self.tell(error, scope);
         }
     }
 

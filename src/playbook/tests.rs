@@ -318,3 +318,384 @@ PLAY  hosts='all' {}
 ",
     );
 }
+
+#[test]
+fn imports_are_expanded_with_their_keywords() {
+    check(
+        "## site.yml
+- import_playbook: \"{{ which }}.yml\"
+  vars: {which: sub/inner, v: outer}
+  when: w
+  tags: [t]
+## sub/inner.yml
+- hosts: h
+  vars: {v: inner, f: extra}
+  tags: own
+  tasks:
+    - import_tasks: \"tasks/{{ f }}.yml\"
+      become: true
+      when: a
+    - include_tasks: dyn.yml
+      tags: i
+    - import_role:
+        name: r
+        tasks_from: other
+        defaults_from: d.yml
+      vars: {x: 1}
+    - include_role: name=r public=yes
+      loop: [1]
+  handlers:
+    - import_tasks: tasks/extra.yml
+    - name: inc
+      include_tasks: dyn.yml
+      listen: topic
+    - block:
+        - name: in block
+          debug:
+      become: true
+## sub/tasks/extra.yml
+- debug: msg=x
+  when: b
+- block:
+    - debug:
+## sub/roles/r/tasks/other.yml
+- debug: {msg: \"{{ x }}\"}
+## sub/roles/r/defaults/d.yml
+d: 1
+## sub/roles/r/handlers/main.yml
+- name: rh
+  debug:
+",
+        "
+PLAY  hosts='h' {'v': 'outer', 'f': 'extra', 'which': 'sub/inner'}
+ tasks:
+  debug {'msg': 'x'} become=True when=['w', 'a', 'b'] tags=['t', 'own']
+  block
+   debug {} become=True when=['w', 'a'] tags=['t', 'own']
+  include_tasks {'_raw_params': 'dyn.yml'} when=['w'] tags=['t', 'own', 'i']
+  block role=r
+   r : debug {'msg': '{{ x }}'} when=['w'] tags=['t', 'own'] vars={'x': 1}
+  include_role {'name': 'r', 'public': 'yes'} loop=[1] when=['w'] tags=['t', 'own']
+ handlers:
+  debug {'msg': 'x'} when=['w', 'b'] tags=['t', 'own']
+  debug {} when=['w'] tags=['t', 'own']
+  inc = include_tasks {'_raw_params': 'dyn.yml'} listen=[\"topic\"] when=['w'] tags=['t', 'own']
+  in block = debug {} become=True when=['w'] tags=['t', 'own']
+  r : rh = debug {} when=['w'] tags=['t', 'own'] vars={'x': 1}
+ role r: defaults={'d': 1} vars={} entry={'x': 1} params={} deps=[] parents=[] public=true dup=true
+",
+    );
+}
+
+#[test]
+fn actions_take_all_forms() {
+    check(
+        "## site.yml
+- hosts: h
+  collections: [community.general]
+  tasks:
+    - action: copy src=a dest=\"/x y\"
+    - action: {module: command, _raw_params: ls, chdir: /}
+    - local_action: command echo 'a  b' creates=/c
+    - local_action: {module: debug, msg: hi}
+    - shell: |
+        echo a=b
+        cat <<E
+          x   y
+        E
+      args:
+        chdir: /tmp
+    - debug: \"{{ all }}\"
+    - set_fact: a=1 b='{{ c d }}'
+    - debug:
+      args: \"{{ more }}\"
+    - action: \"{{ mgr }} name=x\"
+    - command: ls
+      with_items: [a]
+      loop_control: {loop_var: l}
+      until: r is ok
+      retries: 2
+      notify: a
+      vars: {z: 1}
+      delegate_to: other
+",
+        "
+PLAY  hosts='h' {}
+ tasks:
+  copy {'src': 'a', 'dest': '/x y'} collections=[\"community.general\"]
+  command {'_raw_params': 'ls', 'chdir': '/'} collections=[\"community.general\"]
+  command {'creates': '/c', '_raw_params': \"echo 'a  b'\"} delegate_to='localhost' collections=[\"community.general\"]
+  debug {'msg': 'hi'} delegate_to='localhost' collections=[\"community.general\"]
+  shell {'chdir': '/tmp', '_raw_params': 'echo a=b\\ncat <<E\\n  x   y\\nE\\n'} collections=[\"community.general\"]
+  debug {} args='{{ all }}' collections=[\"community.general\"]
+  set_fact {'a': '1', 'b': '{{ c d }}'} collections=[\"community.general\"]
+  debug {} args='{{ more }}' collections=[\"community.general\"]
+  {{ mgr }} {'name': 'x'} collections=[\"community.general\"]
+  command {'_raw_params': 'ls'} items=['a'] loop_var='l' notify=['a'] delegate_to='other' collections=[\"community.general\"] vars={'z': 1}
+",
+    );
+}
+
+#[test]
+fn what_may_not_run_is_not_refused() {
+    check(
+        "## site.yml
+- hosts: h
+  tasks:
+    - {nosuch.thing.here: {a: 1}, when: x}
+    - block:
+        - debug: {mgs: x}
+      rescue: []
+    - file: {pth: /x}
+      ignore_errors: true
+    - ec2_thing: {a: 1}
+      tags: never
+",
+        "
+PLAY  hosts='h' {}
+ tasks:
+  nosuch.thing.here {'a': 1} when=['x']
+  block
+   debug {'mgs': 'x'}
+  file {'pth': '/x'} ignore_errors=True
+  ec2_thing {'a': 1} tags=['never']
+",
+    );
+}
+
+#[test]
+fn everything_wrong_is_told_at_once() {
+    check(
+        "## site.yml
+- hosts: h
+  tsks: []
+  strategy: mitogen_linear
+  vars: {a-b: 1}
+  tasks:
+    - debug: {mgs: x}
+    - ping: {dtaa: x}
+    - tempalte: {src: a, dest: b}
+    - name: no action
+      when: x
+    - command: ls
+      whn: x
+    - debug:
+      ping:
+    - include: x.yml
+    - include_tasks: x.yml
+      become: true
+    - import_tasks: missing.yml
+    - command: echo it's
+    - debug:
+      register: a b
+    - debug:
+      with_itmes: []
+    - debug:
+      loop_control: {lop_var: x}
+    - meta: flush_handler
+    - import_role: {name: wbe}
+    - import_role: {name: ns.coll.x}
+    - import_role: {name: wanted}
+    - rescue: []
+  handlers:
+    - include_role: {name: x}
+## roles/web/tasks/main.yml
+## requirements.yml
+roles:
+  - src: https://example.org/x/wanted.git
+",
+        include_str!("testdata/errors.txt"),
+    );
+}
+
+#[test]
+fn cycles_end() {
+    check(
+        "## site.yml
+- hosts: h
+  roles: [a]
+  tasks:
+    - import_tasks: x.yml
+- import_playbook: site.yml
+## x.yml
+- import_tasks: y.yml
+## y.yml
+- import_tasks: x.yml
+## roles/a/meta/main.yml
+dependencies: [b]
+## roles/b/meta/main.yml
+dependencies: [{role: a}]
+",
+        include_str!("testdata/cycles.txt"),
+    );
+}
+
+#[test]
+fn dynamic_includes_inherit_what_is_around_them() {
+    let dir = project(
+        "## site.yml
+- hosts: h
+  become: true
+  tasks:
+    - block:
+        - include_tasks: sub/a.yml
+          when: own
+          tags: own
+        - include_role: {name: r}
+          vars: {n: 1}
+      when: around
+      vars: {b: 1}
+      notify: h
+## sub/a.yml
+- debug:
+- include_tasks: b.yml
+## sub/b.yml
+- debug:
+## roles/r/tasks/main.yml
+- debug:
+- include_tasks: more.yml
+## roles/r/tasks/more.yml
+- nosuch:
+## roles/r/handlers/main.yml
+- name: rh
+  debug:
+## roles/r/meta/main.yml
+dependencies: [dep]
+## roles/dep/tasks/main.yml
+- debug:
+",
+    );
+    let loader = Loader::new(LoaderOptions::default());
+    let ctx = LoadContext { render: &render };
+    let (playbook, _) = loader.playbook(&dir.path().join("site.yml"), &ctx).expect("loads");
+    let play = &playbook.plays[0];
+    let Item::Block(block) = &play.tasks[0] else { panic!("a block") };
+    let tasks: Vec<Arc<Task>> = block
+        .block
+        .iter()
+        .map(|item| match item {
+            Item::Task(task) => Arc::clone(task),
+            Item::Block(_) => panic!("a task"),
+        })
+        .collect();
+    let vars = Arc::new(crate::value::map_of([("i", 1)]));
+    let mut out = String::new();
+    let path = loader.find_include("sub/a.yml", &tasks[0], play).expect("found");
+    let apply = Value::map(crate::value::map_of([("tags", "applied")]));
+    let items = loader.include_tasks(&path, &tasks[0], &vars, Some(&apply), play, &ctx).expect("loads");
+    dump_items(&items, 0, &mut out);
+    let Item::Task(nested) = &items[1] else { panic!("a task") };
+    let path = loader.find_include("b.yml", nested, play).expect("found beside the including file");
+    assert!(path.ends_with("sub/b.yml"));
+    assert_eq!(nested.included_from.len(), 1);
+    let args = super::loader::IncludeRole { name: "r".into(), ..Default::default() };
+    let role = loader.include_role(&args, &tasks[1], &vars, play, &ctx).expect("loads");
+    dump_items(&role.items, 0, &mut out);
+    for handler in &role.handlers {
+        dump_task(handler, 0, &mut out);
+    }
+    let Some(Item::Block(block)) = role.items.last() else { panic!("a block") };
+    let Item::Task(nested) = &block.block[1] else { panic!("a task") };
+    let path = loader.find_include("more.yml", nested, play).expect("found in the role");
+    let items = loader.include_tasks(&path, nested, &Arc::default(), None, play, &ctx).expect("loads");
+    dump_items(&items, 0, &mut out);
+    let error = loader.find_include("none.yml", nested, play).expect_err("missing");
+    assert!(error.hint.is_some_and(|hint| hint.contains("roles/r/tasks/none.yml")));
+    let expected = "\
+debug {} notify=['h'] become=True when=['around'] tags=['applied'] block_vars={'b': 1} include_vars={'i': 1}
+include_tasks {'_raw_params': 'b.yml'} notify=['h'] become=True when=['around'] tags=['applied'] block_vars={'b': 1} include_vars={'i': 1}
+block role=dep
+ dep : debug {} notify=['h'] become=True when=['around'] block_vars={'b': 1} include_vars={'i': 1}
+block role=r
+ r : debug {} notify=['h'] become=True when=['around'] block_vars={'b': 1} include_vars={'i': 1}
+ r : include_tasks {'_raw_params': 'more.yml'} notify=['h'] become=True when=['around'] block_vars={'b': 1} include_vars={'i': 1}
+r : rh = debug {} notify=['h'] become=True when=['around'] block_vars={'b': 1} include_vars={'i': 1}
+r : nosuch {} notify=['h'] become=True when=['around'] block_vars={'b': 1} include_vars={'i': 1}
+";
+    assert_eq!(out, expected, "\n--- found:\n{out}");
+}
+
+#[test]
+fn a_listing_has_the_familiar_layout() {
+    use super::listing::{Lookups, What, listing};
+    let dir = project(
+        "## site.yml
+- name: first {{ n }}
+  hosts: [web, '!db']
+  vars: {n: one}
+  tags: p
+  roles: [r]
+  tasks:
+    - name: b
+      debug:
+      tags: [z, a]
+    - block:
+        - command: ls
+        - include_role: {name: r}
+          name: inc
+      always:
+        - fail:
+    - {name: n, debug: , tags: [never, x]}
+- hosts: all
+## roles/r/tasks/main.yml
+- name: t
+  debug:
+",
+    );
+    let (playbook, _) = load(dir.path()).expect("loads");
+    let lookups = Lookups {
+        hosts: &|_| vec!["w1".into(), "w2".into()],
+        render: &|value, play| {
+            if value.as_str().is_some() { render(value, &play.vars).expect("renders") } else { value.clone() }
+        },
+    };
+    let what = What { hosts: true, tasks: true, ..What::default() };
+    let expected = "
+playbook: site.yml
+
+  play #1 (web,!db): first one\tTAGS: [p]
+    pattern: ['web', '!db']
+    hosts (2):
+      w1
+      w2
+    tasks:
+      r : t\tTAGS: [p]
+      b\tTAGS: [a, p, z]
+      command\tTAGS: [p]
+      inc\tTAGS: [p]
+
+  play #2 (all): all\tTAGS: []
+    pattern: ['all']
+    hosts (2):
+      w1
+      w2
+    tasks:
+";
+    assert_eq!(listing(&playbook, "site.yml", &what, &lookups), expected);
+    let what = What { tags: true, only: vec!["a".into()], ..What::default() };
+    let found = listing(&playbook, "site.yml", &what, &lookups);
+    assert!(found.contains("      TASK TAGS: [a, p, z]\n"), "{found}");
+    let what = What { tags: true, ..What::default() };
+    let found = listing(&playbook, "site.yml", &what, &lookups);
+    assert!(found.contains("      TASK TAGS: [a, never, p, x, z]\n"), "{found}");
+    assert_eq!(listing(&playbook, "s.yml", &What::default(), &lookups), "\nplaybook: s.yml\n");
+}
+
+#[test]
+fn a_task_comes_from_the_command_line() {
+    let loader = Loader::new(LoaderOptions::default());
+    let ctx = LoadContext { render: &render };
+    for (module, args, expected) in [
+        ("command", "ls  -l chdir=/x", "command {'chdir': '/x', '_raw_params': 'ls  -l'}\n"),
+        ("debug", "{\"msg\": [1]}", "debug {'msg': [1]}\n"),
+        ("include_role", "name=r", "include_role {'name': 'r'}\n"),
+        ("debug", "", "debug {}\n"),
+    ] {
+        let mut out = String::new();
+        dump_task(&loader.task_from(module, args, &ctx).expect("a task"), 0, &mut out);
+        assert_eq!(out, expected);
+    }
+    for (module, args) in [("nosuch", ""), ("debug", "free text"), ("debug", "a='b"), ("import_tasks", "x")] {
+        loader.task_from(module, args, &ctx).expect_err(module);
+    }
+}
