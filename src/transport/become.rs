@@ -144,12 +144,13 @@ impl Token {
 
     /// Shell text that prints it.
     fn announce(&self) -> String {
-        format!("printf '%s%s\\n' {} {}; ", self.halves.0, self.halves.1)
+        // Without quotes or backslashes: most commands then pass through any login shell as they are.
+        format!("printf %s%s {} {}; ", self.halves.0, self.halves.1)
     }
 
     /// What is printed.
     fn text(&self) -> Vec<u8> {
-        format!("{}{}\n", self.halves.0, self.halves.1).into_bytes()
+        format!("{}{}", self.halves.0, self.halves.1).into_bytes()
     }
 
     /// The prompt that sudo is told to use.
@@ -183,10 +184,18 @@ fn become_script(
     let flags = flags(r#become)?;
     // Before the marker the terminal is made to pass bytes as they are; its one output is the program's.
     let raw = if terminal { "stty raw -echo 2>/dev/null; exec 2>/dev/null; " } else { "" };
-    let exe = for_sh(&who.exe);
+    // Several words are a known trick: `become_exe: sudo su -`.
+    let words = shlex::split(&who.exe).filter(|words| !words.is_empty()).ok_or_else(|| Cause::Option {
+        option: format!("become_exe: {}", who.exe),
+        reason: "is empty, or a quote in it is not closed".to_owned(),
+    })?;
+    let exe = words.iter().map(|word| for_sh(word)).collect::<Vec<_>>().join(" ");
     let user = for_sh(&who.user);
-    let found =
-        format!("command -v {exe} >/dev/null 2>&1 || {{ echo {}-missing >&2; exit 127; }}; ", token.halves.1);
+    let found = format!(
+        "command -v {} >/dev/null 2>&1 || {{ echo {}-missing >&2; exit 127; }}; ",
+        for_sh(&words[0]),
+        token.halves.1
+    );
     let run = match r#become.method {
         Method::Sudo | Method::Doas => {
             let inner = format!(

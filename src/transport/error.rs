@@ -338,6 +338,11 @@ impl Cause {
         }
     }
 
+    /// Whether the host hung up before the handshake.
+    pub(super) fn is_drop_at_the_door(&self) -> bool {
+        matches!(self, Cause::Closed { during: super::DURING_HANDSHAKE, .. })
+    }
+
     /// What an I/O error of a connection means.
     pub(super) fn from_connect_error(error: &std::io::Error) -> Cause {
         match error.kind() {

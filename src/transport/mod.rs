@@ -53,6 +53,9 @@ pub mod rt {
 /// A future that can be kept and sent.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// What [`Cause::Closed`] says when the other side went away before we knew one another.
+pub(crate) const DURING_HANDSHAKE: &str = "the SSH handshake was under way";
+
 /// What [`Cause::Closed`] says when the other side went away while we showed who we are.
 pub(crate) const DURING_AUTHENTICATION: &str = "authenticating";
 

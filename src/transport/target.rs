@@ -353,3 +353,124 @@ impl Vars<'_> {
 fn wrong(name: &str, reason: &str) -> Cause {
     Cause::Option { option: name.to_owned(), reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn target(vars: &[(&str, Value)]) -> Result<Target, String> {
+        let vars: HashMap<&str, Value> = vars.iter().cloned().collect();
+        let mut settings = Settings::new("/home/me", "me");
+        settings.remote_user = Some("settings".to_owned());
+        settings.ssh_args = Some("-C -o ControlMaster=auto".to_owned());
+        Target::from_vars("web1", &|name| vars.get(name).cloned(), &settings)
+            .map_err(|error| error.to_string())
+    }
+
+    /// What matters of a target, in a line.
+    fn short(vars: &[(&str, Value)]) -> String {
+        match target(vars) {
+            Ok(target) => format!(
+                "{:?} {} {} {}",
+                target.kind,
+                target.user.unwrap_or_default(),
+                target.address,
+                target.port.map(|port| port.to_string()).unwrap_or_default()
+            ),
+            Err(error) => error,
+        }
+    }
+
+    #[test]
+    fn variables_make_a_target() {
+        let text = |text: &str| Value::str(text);
+        let cases = [
+            (vec![], "Ssh settings web1 "),
+            (vec![("ansible_host", text("10.0.0.1"))], "Ssh settings 10.0.0.1 "),
+            (vec![("ansible_host", text("a")), ("ansible_ssh_host", text("b"))], "Ssh settings b "),
+            (vec![("ansible_port", Value::Int(2222)), ("ansible_user", text("u"))], "Ssh u web1 2222"),
+            (vec![("ansible_port", text("2222")), ("ansible_user", Value::Null)], "Ssh settings web1 2222"),
+            (vec![("ansible_user", text("a")), ("ansible_ssh_user", text("b"))], "Ssh b web1 "),
+            (vec![("ansible_connection", text("smart"))], "Ssh settings web1 "),
+            (vec![("ansible_connection", text("ansible.builtin.paramiko_ssh"))], "Ssh settings web1 "),
+            (vec![("ansible_connection", text("openssh"))], "OpenSsh settings web1 "),
+            (vec![("ansible_connection", text("local"))], "Local settings web1 "),
+            (
+                vec![("ansible_connection", text("containers.podman.podman"))],
+                "Docker { podman: true } settings web1 ",
+            ),
+            (
+                vec![
+                    ("ansible_connection", text("docker")),
+                    ("ansible_host", text("box")),
+                    ("ansible_docker_user", text("d")),
+                ],
+                "Docker { podman: false } d box ",
+            ),
+            (
+                vec![("ansible_connection", text("chroot")), ("ansible_host", text("/srv/x"))],
+                "Chroot settings /srv/x ",
+            ),
+            (
+                vec![("ansible_connection", text("shh"))],
+                "could not connect to web1: ansible_connection: shh: no such connection; there are ssh, smart, paramiko, openssh, local, docker, podman, chroot; did you mean ssh?",
+            ),
+            (
+                vec![("ansible_connection", text("winrm"))],
+                "could not connect to web1: ansible_connection: winrm: no such connection; there are ssh, smart, paramiko, openssh, local, docker, podman, chroot",
+            ),
+            (vec![("ansible_port", text("x"))], "could not connect to web1: ansible_port: must be a number"),
+            (
+                vec![("ansible_port", Value::Int(0))],
+                "could not connect to web1: ansible_port: must be a port number from 1 to 65535",
+            ),
+            (
+                vec![("ansible_host", Value::list(vec![]))],
+                "could not connect to web1: ansible_host: must be text",
+            ),
+            (
+                vec![("ansible_ssh_timeout", Value::Int(-1))],
+                "could not connect to web1: ansible_ssh_timeout: must be a number of seconds",
+            ),
+            (
+                vec![("ansible_host_key_checking", text("maybe"))],
+                "could not connect to web1: ansible_host_key_checking: must be yes or no",
+            ),
+            (
+                vec![("ansible_ssh_extra_args", text("-o 'x"))],
+                "could not connect to web1: ansible_ssh_extra_args: -o 'x: a quote is not closed",
+            ),
+            (
+                vec![("ansible_host", text("-oProxyCommand=x"))],
+                "could not connect to web1: ansible_host: \"-oProxyCommand=x\": must not begin with a dash: a program could take it for an option",
+            ),
+            (
+                vec![("ansible_user", text("a;b"))],
+                "could not connect to web1: ansible_user: \"a;b\": holds white space or a character that means something to a shell",
+            ),
+        ];
+        for (vars, expected) in cases {
+            assert_eq!(short(&vars), expected, "{vars:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_files_and_words() {
+        let target = target(&[
+            ("ansible_password", Value::str("hush")),
+            ("ansible_ssh_private_key_file", Value::str("~/.ssh/k")),
+            ("ansible_ssh_common_args", Value::str("-o 'ProxyCommand=x y'")),
+            ("ansible_ssh_timeout", Value::Int(7)),
+            ("ansible_ssh_retries", Value::str("3")),
+            ("ansible_host_key_checking", Value::Bool(false)),
+        ])
+        .expect("a target");
+        assert_eq!(target.password.as_ref().map(Secret::reveal), Some("hush"));
+        assert!(!format!("{target:?}").contains("hush"));
+        assert_eq!(target.private_key, Some(PathBuf::from("/home/me/.ssh/k")));
+        assert_eq!(target.ssh_args, ["-C", "-o", "ControlMaster=auto", "-o", "ProxyCommand=x y"]);
+        assert_eq!((target.connect_timeout, target.retries), (Duration::from_secs(7), 3));
+        assert_eq!(target.host_key_checking, HostKeyChecking::Off);
+    }
+}

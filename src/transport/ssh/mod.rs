@@ -23,7 +23,9 @@ use super::keys::KeyStore;
 use super::known_hosts::{self, KnownHosts};
 use super::process::{ProxyStream, spawner};
 use super::target::{Kind, Target, check_name};
-use super::{BoxFuture, Connection, Prompter, Secret, Settings, SharedPrompter, UnknownKey};
+use super::{
+    BoxFuture, Connection, DURING_HANDSHAKE, Prompter, Secret, Settings, SharedPrompter, UnknownKey,
+};
 use algorithms::preferred;
 use channel::{Session, SshConnection};
 use dial::{Stream, dial_tcp};
@@ -51,6 +53,8 @@ const TYPING: Duration = Duration::from_secs(600);
 const JUMP_FAILURE_HOLDS: Duration = Duration::from_secs(5);
 /// How deep jump hosts may hide behind jump hosts.
 const MAX_JUMPS: usize = 8;
+/// How often a connection that is dropped before the handshake is tried again in any case.
+const DROPS_FORGIVEN: u32 = 2;
 /// How many names are looked up at once.
 const LOOKUPS: usize = 16;
 /// How long a question about host keys waits for hosts that have not shown theirs yet.
@@ -243,11 +247,18 @@ impl Inner {
             channel_buffer: CHANNEL_BUFFER,
         };
         let mut attempt = 1;
+        let mut dropped = 0;
         loop {
             let cause = match self.connect_asking(&place, &credentials).await {
                 Ok(session) => return Ok(session),
                 Err(cause) => cause,
             };
+            // An sshd to which many come at once drops some at random (MaxStartups); nothing was tried yet.
+            if cause.is_drop_at_the_door() && dropped < DROPS_FORGIVEN {
+                dropped += 1;
+                tokio::time::sleep(backoff(dropped)).await;
+                continue;
+            }
             if attempt >= attempts || !cause.is_transient() {
                 return Err(cause);
             }
@@ -311,7 +322,7 @@ impl Inner {
             Err(_) => {
                 return Err(Cause::TimedOut { after: limit, waiting_for: "the SSH handshake" }.into());
             }
-            Ok(Err(failure)) => return Err(failure.during("the SSH handshake")),
+            Ok(Err(failure)) => return Err(failure.during(DURING_HANDSHAKE)),
             Ok(Ok(handle)) => handle,
         };
         drop(undecided);
