@@ -32,3 +32,5 @@ pub mod transport;
 pub mod value;
 #[cfg(feature = "controller")]
 pub mod vault;
+#[cfg(feature = "controller")]
+pub mod vars;

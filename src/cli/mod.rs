@@ -15,6 +15,7 @@ pub mod exit;
 pub mod extra_vars;
 pub mod failure;
 pub mod options;
+mod prompter;
 pub mod run;
 pub mod secrets;
 

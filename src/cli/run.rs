@@ -1,15 +1,18 @@
 //! `setpoint run`: playbooks, with the options of ansible-playbook.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 
 use super::exit::Exit;
+use super::prompter::TerminalPrompter;
 use super::failure::Failure;
 use super::options::{self, Flags};
 use super::{Console, extra_vars, secrets};
 use crate::config::Settings;
-use crate::engine::RunOptions;
+use crate::engine::{Engine, Interrupt, Parts, RunEnd, RunOptions, Stop, inventory_options};
+use crate::inventory::Inventory;
 use crate::vault::Vault;
 
 /// Run playbooks
@@ -101,9 +104,92 @@ pub struct Prepared {
 /// Why nothing was run.
 pub fn run(args: &Run, console: &mut Console) -> Result<Exit, Failure> {
     let prepared = prepare(args, console)?;
-    let _listeners =
+    let listeners =
         console.listeners(&prepared.settings, prepared.options.verbosity, prepared.options.check)?;
-    Err(Failure::unsupported("run", "this build has no engine"))
+    let vault = Arc::new(prepared.vault);
+    let sources = prepared.options.inventory.clone();
+    let options = inventory_options(&prepared.settings, &vault);
+    let (inventory, warnings) = Inventory::load(&sources, &options).map_err(Failure::parse)?;
+    for warning in &warnings {
+        console.warn(&warning.to_string());
+    }
+    let detailed = args.output.detailed_exitcode;
+    let check = prepared.options.check;
+    let playbooks = prepared.options.playbooks.clone();
+    let limit = prepared.options.limit.clone();
+    if let Some(limit) = &limit {
+        let selection = inventory
+            .select("all", Some(limit))
+            .map_err(|error| Failure { exit: Exit::Error, diagnostics: vec![error] })?;
+        if selection.hosts.is_empty() {
+            return Err(Failure::error(format!("the limit `{limit}` matches no host")));
+        }
+    }
+    let mut engine = Engine::new(
+        prepared.options,
+        Arc::new(prepared.settings),
+        Parts {
+            inventory,
+            vault,
+            prompter: Box::new(TerminalPrompter),
+            listeners: vec![Box::new(listeners)],
+            interrupt: interrupt()?,
+        },
+    )?;
+    let mut loaded = Vec::new();
+    let mut errors = Vec::new();
+    for path in &playbooks {
+        match engine.load(path) {
+            Ok((playbook, warnings)) => {
+                for warning in &warnings {
+                    console.warn(&warning.to_string());
+                }
+                loaded.push(playbook);
+            }
+            Err(more) => errors.extend(more),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(Failure::parse(errors));
+    }
+    let end = match engine.run(&loaded) {
+        Ok(end) => end,
+        Err(Stop::Interrupted) => return Ok(Exit::Interrupted),
+        Err(Stop::Error(error)) => return Err(Failure { exit: Exit::Error, diagnostics: vec![error] }),
+        Err(Stop::Syntax(errors)) => return Err(Failure::parse(errors)),
+        Err(Stop::Bug(message)) => {
+            return Err(Failure::error(format!("unexpected error: {message}")).exit(Exit::Unexpected));
+        }
+    };
+    Ok(match end {
+        RunEnd { unreachable: true, .. } => Exit::Unreachable,
+        RunEnd { failed: true, .. } => Exit::Failed,
+        RunEnd { changed: true, .. } if detailed && check => Exit::WouldChange,
+        RunEnd { changed: true, .. } if detailed => Exit::Changed,
+        _ => Exit::Success,
+    })
+}
+
+/// Counts Ctrl-C: the first lets what runs finish, the second cuts connections, the third ends at once.
+fn interrupt() -> Result<Interrupt, Failure> {
+    let count = Interrupt::default();
+    let counted = count.clone();
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            let before = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if before == 0 {
+                let _ = std::io::Write::write_all(
+                    &mut std::io::stderr(),
+                    b"\ninterrupted: finishing what runs; once more cuts the connections\n",
+                );
+            }
+            if before >= 2 {
+                signal_hook::low_level::exit(i32::from(Exit::Interrupted.code()));
+            }
+        }
+    });
+    Ok(count)
 }
 
 /// Settings, passwords and options of a run.

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::failure::Failure;
 use super::options::VaultPasswords;
 use crate::config::Settings;
-use crate::engine::options::Secret;
+use crate::transport::Secret;
 use crate::vault::{Sources, Vault};
 
 /// Asks on the terminal; without one, reads a line of standard input.

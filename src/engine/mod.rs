@@ -1,5 +1,543 @@
-//! Runs playbooks: decides what each host does next, sends it, and folds what comes back.
+//! The engine: one owner of a run's state on one thread. It decides what each host does next, hands batches
+//! to sessions, folds what comes back, and emits events.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::config::Settings;
+use crate::diagnostic::Diagnostic;
+use crate::event::{Event, HostStats, Listener, Progress, TaskResult, Verdict};
+use crate::inventory::Inventory;
+use crate::playbook::loader::{LoadContext, Loader, LoaderOptions};
+use crate::playbook::{Item, Play, Playbook, Task};
+use crate::session::{SessionEvent, Sessions};
+use crate::template::{Options as TemplateOptions, Templar};
+use crate::value::{Map, Value, map_of};
+use crate::vars::{HostVars, RunVars, VarSettings};
+use crate::vault::Vault;
+
+use self::cursor::Cursor;
+use self::host::Host;
+use self::prepare::After;
+use self::run::{PlayRun, Strategy};
+use self::shared::{PlayState, Shared};
+
+pub mod actions;
+pub mod ahead;
+pub mod blobs;
+pub mod connect;
+pub mod cursor;
+pub mod host;
+pub mod include;
 pub mod options;
-
 pub use options::RunOptions;
+pub use play::inventory_options;
+mod pause;
+pub mod plan;
+mod play;
+pub mod prepare;
+pub mod run;
+mod select;
+pub mod settle;
+pub mod shared;
+
+/// What ends a run before its time.
+#[derive(Debug)]
+pub enum Stop {
+    /// Something that the user wrote, or that is missing; exit code 1.
+    Error(Diagnostic),
+    /// Things that the user wrote, found before any host was touched; exit code 4.
+    Syntax(Vec<Diagnostic>),
+    /// Ctrl-C; exit code 99.
+    Interrupted,
+    /// A bug of ours; exit code 250.
+    Bug(String),
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunEnd {
+    /// Some host failed.
+    pub failed: bool,
+    /// Some host could not be reached.
+    pub unreachable: bool,
+    /// Something was changed, or would be.
+    pub changed: bool,
+}
+
+/// Ctrl-C, counted: once, nothing new starts; twice, connections are cut.
+pub type Interrupt = Arc<AtomicU32>;
+
+/// A run.
+pub struct Engine {
+    /// What it shares and does not change.
+    pub shared: Arc<Shared>,
+    sessions: Sessions,
+    events: Receiver<SessionEvent>,
+    listeners: Vec<Box<dyn Listener>>,
+    stats: BTreeMap<Arc<str>, HostStats>,
+    custom_stats: BTreeMap<Arc<str>, Map>,
+    failed: HashSet<Arc<str>>,
+    unreachable: HashSet<Arc<str>>,
+    batches: u64,
+    interrupt: Interrupt,
+    pending_stop: Option<Stop>,
+    progress_at: Instant,
+    receiving: HashMap<(u64, u32), PathBuf>,
+    inventory_sources: Vec<String>,
+}
+
+/// What a run is made of, beyond options and settings.
+pub struct Parts {
+    /// The inventory.
+    pub inventory: Inventory,
+    /// Opens vaults.
+    pub vault: Arc<Vault>,
+    /// Asks for host keys and passphrases.
+    pub prompter: Box<dyn crate::transport::Prompter>,
+    /// Who is told what happens.
+    pub listeners: Vec<Box<dyn Listener>>,
+    /// Ctrl-C.
+    pub interrupt: Interrupt,
+}
+
+/// Seconds since the epoch.
+pub fn now_seconds() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// What templates ask of the run.
+struct Services {
+    vars: Arc<RunVars>,
+    settings: Arc<Settings>,
+}
+
+impl crate::template::Services for Services {
+    fn inventory_hostnames(&self, pattern: &str) -> Result<Vec<String>, String> {
+        let inventory = self.vars.inventory.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let selection = inventory.select(pattern, None).map_err(|error| error.message)?;
+        Ok(selection.hosts.iter().map(ToString::to_string).collect())
+    }
+
+    fn config(&self, name: &str) -> Result<Option<Value>, String> {
+        Ok(self.settings.setting(name).map(|setting| setting.value.clone()))
+    }
+}
+
+impl Engine {
+    /// Prepares a run: nothing is read from playbooks and no host is touched yet.
+    ///
+    /// # Errors
+    /// There is no thread to be had, or `SETPOINT_RUNNER` names no program.
+    pub fn new(options: RunOptions, settings: Arc<Settings>, parts: Parts) -> std::io::Result<Engine> {
+        let playbook_dir = options
+            .playbooks
+            .first()
+            .and_then(|path| path.parent())
+            .map(|dir| if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir.to_path_buf() })
+            .or_else(|| settings.playbook_dir.clone())
+            .unwrap_or_else(|| PathBuf::from("."));
+        let inventory = Arc::new(parts.inventory);
+        let vars = Arc::new(RunVars {
+            extra: options.extra_vars.clone(),
+            magic: play::run_magic(&options, &settings, &playbook_dir),
+            settings: VarSettings { inject_facts: settings.inject_facts_as_vars, merge_hashes: settings.hash_merge },
+            hosts: std::sync::RwLock::default(),
+            groups: std::sync::RwLock::new(inventory.groups_value()),
+            inventory: std::sync::RwLock::new(inventory),
+        });
+        let vault = parts.vault.clone();
+        let opener = parts.vault.clone();
+        let services = Services { vars: vars.clone(), settings: settings.clone() };
+        let templar = Arc::new(Templar::new(TemplateOptions {
+            vault: Arc::new(move |text| {
+                let plain = opener
+                    .decrypt(&text.envelope, text.origin.as_ref())
+                    .map_err(|error| error.message)?;
+                String::from_utf8(plain).map_err(|_| "the vaulted text is not UTF-8".to_string())
+            }),
+            allow_broken_conditionals: settings.allow_broken_conditionals,
+            services: Some(Arc::new(services)),
+            ..TemplateOptions::default()
+        }));
+        let loader = Arc::new(Loader::new(LoaderOptions {
+            roles_path: settings.roles_path.clone(),
+            collections_paths: settings.collections_path.clone(),
+            vault: vault.clone(),
+            check_modules: true,
+            private_role_vars: settings.private_role_vars,
+        }));
+        let transport = play::transport_settings(&options, &settings);
+        let (sender, events) = std::sync::mpsc::channel();
+        let forks = options.forks.max(1);
+        let run_id = format!("{}.{}", now_seconds(), std::process::id());
+        let config = crate::session::Config {
+            transport: transport.clone(),
+            prompter: parts.prompter,
+            operator: play::operator(),
+            run: run_id.clone(),
+            forks,
+            runners: crate::session::Runners::find()?,
+        };
+        let sessions = Sessions::start(config, sender)?;
+        let shared = Arc::new(Shared {
+            inventory_sources: options.inventory.clone(),
+            options,
+            settings,
+            templar,
+            vault,
+            transport,
+            texts: Mutex::default(),
+            vars_files: Mutex::default(),
+            loader,
+            vars,
+            blobs: Arc::default(),
+            machines: connect::Machines::default(),
+            included: Mutex::default(),
+            playbook_dir,
+            run_id,
+            jobs: std::sync::atomic::AtomicU64::new(1),
+        });
+        Ok(Engine {
+            inventory_sources: shared.inventory_sources.clone(),
+            shared,
+            sessions,
+            events,
+            listeners: parts.listeners,
+            stats: BTreeMap::new(),
+            custom_stats: BTreeMap::new(),
+            failed: HashSet::new(),
+            unreachable: HashSet::new(),
+            batches: 0,
+            interrupt: parts.interrupt,
+            pending_stop: None,
+            progress_at: Instant::now(),
+            receiving: HashMap::new(),
+        })
+    }
+
+    /// Reads a playbook with all that it imports.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(&self, path: &Path) -> Result<(Playbook, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let render = |value: &Value, vars: &Map| self.shared.render_static(value, vars);
+        self.shared.loader.playbook(path, &LoadContext { render: &render })
+    }
+
+    /// Runs the playbooks one after the other.
+    ///
+    /// # Errors
+    /// What ended the run before its time.
+    pub fn run(&mut self, playbooks: &[Playbook]) -> Result<RunEnd, Stop> {
+        let mut outcome = Ok(());
+        for playbook in playbooks {
+            self.tell(Event::PlaybookStarted { path: playbook.path.to_string_lossy().into_owned() });
+            outcome = self.playbook(playbook);
+            let broken = !self.failed.is_empty() || !self.unreachable.is_empty();
+            if outcome.is_err() || broken {
+                break;
+            }
+        }
+        match &outcome {
+            // A missing handler or file ends the run without a recap, as users know it.
+            Err(Stop::Error(_) | Stop::Bug(_) | Stop::Syntax(_)) => {}
+            _ => self.recap(),
+        }
+        outcome?;
+        let any = |test: fn(&HostStats) -> bool| self.stats.values().any(test);
+        Ok(RunEnd {
+            failed: !self.failed.is_empty(),
+            unreachable: !self.unreachable.is_empty(),
+            changed: any(|stats| stats.changed > 0),
+        })
+    }
+
+    fn recap(&mut self) {
+        let stats = self.stats.iter().map(|(host, stats)| (host.clone(), *stats)).collect();
+        self.tell(Event::Recap { stats });
+    }
+
+    fn playbook(&mut self, playbook: &Playbook) -> Result<(), Stop> {
+        for play in &playbook.plays {
+            if self.stopping() {
+                return Err(Stop::Interrupted);
+            }
+            if !self.play(play)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a play; false if the playbook ends here because no host of it is left.
+    fn play(&mut self, play: &Arc<Play>) -> Result<bool, Stop> {
+        let prompted = play::prompt(self, play)?;
+        let all = self.select(play)?;
+        let name = play::name(self, play);
+        if all.is_empty() {
+            self.tell(Event::PlayStarted { name, hosts: Vec::new(), check: self.shared.options.check });
+            self.tell(Event::NoHostsMatched);
+            return Ok(true);
+        }
+        let strategy = play::strategy(self, play)?;
+        let max_fail = play::max_fail(self, play)?;
+        let batches = play::batches(self, play, &all)?;
+        let items = play::items(self, play);
+        let handlers: Arc<[Arc<Task>]> = play.handlers.clone().into();
+        let mut later: Vec<Arc<str>> = all.clone();
+        for batch in batches {
+            later.retain(|host| !batch.contains(host));
+            let alive: Vec<Arc<str>> = batch
+                .iter()
+                .filter(|host| !self.failed.contains(*host) && !self.unreachable.contains(*host))
+                .cloned()
+                .collect();
+            if alive.is_empty() {
+                continue;
+            }
+            let hosts = alive.clone();
+            self.tell(Event::PlayStarted { name: name.clone(), hosts, check: self.shared.options.check });
+            let state = play::state(self, play, prompted.clone(), &all, &alive, &later, handlers.clone());
+            let hosts = self.hosts(play, &state, &alive, &items)?;
+            let end = PlayRun::new(self, Arc::new(state), hosts, strategy, max_fail).run()?;
+            if let Some(stop) = self.pending_stop.take() {
+                return Err(stop);
+            }
+            let lost = end.failed.len() + end.unreachable.len();
+            self.failed.extend(end.failed);
+            self.unreachable.extend(end.unreachable);
+            if end.end_play {
+                break;
+            }
+            if lost == alive.len() {
+                if strategy == Strategy::Linear {
+                    self.tell(Event::NoHostsRemaining);
+                }
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The hosts of a play, in its order; those that failed earlier are left out.
+    fn select(&mut self, play: &Arc<Play>) -> Result<Vec<Arc<str>>, Stop> {
+        let pattern = self.shared.render_static(&play.hosts, &play.vars).map_err(Stop::Error)?;
+        let pattern = match &pattern {
+            Value::List(items) => items.iter().map(Value::to_text).collect::<Vec<_>>().join(","),
+            other => other.to_text(),
+        };
+        let inventory = self.inventory();
+        let limit = self.shared.options.limit.clone();
+        let hosts = match inventory.select(&pattern, limit.as_deref()) {
+            Ok(selection) => {
+                for warning in selection.warnings {
+                    self.tell(Event::Diagnostic(warning));
+                }
+                selection.hosts
+            }
+            Err(error) => return Err(Stop::Error(error.at(Some(play.origin.clone())))),
+        };
+        let mut hosts: Vec<Arc<str>> =
+            hosts.into_iter().filter(|host| !self.failed.contains(host) && !self.unreachable.contains(host)).collect();
+        play::order(self, play, &mut hosts)?;
+        Ok(hosts)
+    }
+
+    fn hosts(&mut self, play: &Arc<Play>, state: &PlayState, names: &[Arc<str>], items: &Arc<[Item]>) -> Result<Vec<Host>, Stop> {
+        let inventory = self.inventory();
+        let dir = play.path.parent().map(PathBuf::from);
+        let window = if self.shared.options.window == Some(1) { 1 } else { self.shared.options.window.unwrap_or(usize::MAX) };
+        let mut hosts = Vec::with_capacity(names.len());
+        for name in names {
+            let known = self.shared.host_vars(name);
+            let mut vars: HostVars = known.as_ref().clone();
+            vars.inventory = inventory.var_layers(name, dir.as_deref()).map_err(|errors| Stop::Syntax(errors.to_vec()))?;
+            vars.files = Arc::default();
+            vars.facts_pending = false;
+            vars.files = play::vars_files(self, play, state, &vars)?;
+            self.shared.vars.publish(&vars);
+            hosts.push(Host::new(Arc::new(vars), Cursor::new(items.clone()), window));
+        }
+        Ok(hosts)
+    }
+
+    // ---- what plays use ----
+
+    pub(crate) fn tell(&mut self, event: Event) {
+        for listener in &mut self.listeners {
+            listener.event(&event);
+        }
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        if self.progress_at.elapsed() >= Duration::from_millis(100) {
+            self.progress_at = Instant::now();
+            self.tell(Event::Progress(progress));
+        }
+    }
+
+    fn inventory(&self) -> Arc<Inventory> {
+        self.shared.vars.inventory.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the inventory of this run; tells whether anything changed.
+    fn change_inventory(&mut self, change: impl FnOnce(&mut Inventory) -> Result<bool, Diagnostic>) -> bool {
+        let mut inventory = self.inventory().as_ref().clone();
+        match change(&mut inventory) {
+            Ok(changed) => {
+                if changed {
+                    self.shared.vars.set_inventory(Arc::new(inventory));
+                }
+                changed
+            }
+            Err(error) => {
+                self.tell(Event::Diagnostic(error));
+                false
+            }
+        }
+    }
+
+    fn refresh_inventory(&mut self) -> Result<(), Stop> {
+        let options = inventory_options(&self.shared.settings, &self.shared.vault);
+        let (inventory, warnings) =
+            Inventory::load(&self.inventory_sources, &options).map_err(Stop::Syntax)?;
+        for warning in warnings {
+            self.tell(Event::Diagnostic(warning));
+        }
+        self.shared.vars.set_inventory(Arc::new(inventory));
+        Ok(())
+    }
+
+    fn interrupted(&self) -> bool {
+        // Once: what runs is finished. Twice: connections are cut, and there is nothing to wait for.
+        if self.interrupt.load(Ordering::Relaxed) >= 2 {
+            self.sessions.cut_all();
+            return true;
+        }
+        false
+    }
+
+    fn stopping(&self) -> bool {
+        self.interrupt.load(Ordering::Relaxed) >= 1 || self.pending_stop.is_some()
+    }
+
+    fn next_batch(&mut self) -> u64 {
+        self.batches += 1;
+        self.batches
+    }
+
+    fn machine_name(&self, machine: u32) -> Arc<str> {
+        self.shared.machines.name(machine)
+    }
+
+    fn reset_connection(&mut self, host: &str) {
+        for machine in self.shared.machines.of_host(host) {
+            self.sessions.reset_connection(machine);
+        }
+    }
+
+    fn clear_host_errors(&mut self) {
+        self.failed.clear();
+        self.unreachable.clear();
+    }
+
+    fn force_handlers(&self, play: &PlayState) -> bool {
+        let own = play.play.force_handlers.as_ref().and_then(Value::to_bool);
+        own.unwrap_or(self.shared.options.force_handlers || self.shared.settings.force_handlers)
+    }
+
+    /// Counts a result for the recap.
+    fn count(&mut self, result: &TaskResult) {
+        let stats = self.stats.entry(result.host.clone()).or_default();
+        match result.verdict {
+            Verdict::Ok => stats.ok += 1,
+            Verdict::Changed => {
+                stats.ok += 1;
+                stats.changed += 1;
+            }
+            Verdict::Skipped => stats.skipped += 1,
+            Verdict::Failed if result.ignored => {
+                stats.ok += 1;
+                stats.ignored += 1;
+                if result.result.get("changed").is_some_and(Value::truthy) {
+                    stats.changed += 1;
+                }
+            }
+            Verdict::Failed if result.rescued => stats.rescued += 1,
+            Verdict::Failed => stats.failed += 1,
+            Verdict::Unreachable if result.ignored => {
+                stats.ok += 1;
+                stats.ignored += 1;
+            }
+            Verdict::Unreachable => stats.unreachable += 1,
+        }
+    }
+
+    fn count_ok(&mut self, host: &Arc<str>) {
+        self.stats.entry(host.clone()).or_default().ok += 1;
+    }
+
+    fn add_stats(&mut self, name: &Arc<str>, data: &Map, aggregate: bool) {
+        let known = self.custom_stats.entry(name.clone()).or_default();
+        for (key, value) in data {
+            let merged = match (known.get(key), value) {
+                (Some(Value::Int(a)), Value::Int(b)) if aggregate => Value::Int(a + b),
+                (Some(Value::List(a)), Value::List(b)) if aggregate => {
+                    Value::list(a.iter().chain(b.iter()).cloned().collect())
+                }
+                (Some(Value::Map(a)), Value::Map(b)) if aggregate => {
+                    let mut map = a.as_ref().clone();
+                    map.extend(b.iter().map(|(key, value)| (key.clone(), value.clone())));
+                    Value::map(map)
+                }
+                _ => value.clone(),
+            };
+            known.insert(key.clone(), merged);
+        }
+    }
+
+    /// A chunk of a file that a host sends: kept beside its destination until it is whole.
+    fn receive_file(&mut self, batch: u64, task: u32, data: &[u8]) {
+        let path = self.receiving.entry((batch, task)).or_insert_with(|| {
+            std::env::temp_dir().join(format!(".setpoint-{}-{batch}-{task}", std::process::id()))
+        });
+        let written = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&*path)
+            .and_then(|mut file| file.write_all(data));
+        if let Err(error) = written {
+            let message = format!("failed to write {}: {error}", path.display());
+            self.tell(Event::Diagnostic(Diagnostic::error(message)));
+        }
+    }
+
+    /// The controller's part after a report: puts a fetched file in place.
+    fn after(&mut self, after: &After, batch: Option<(u64, u32)>, result: &mut Map) {
+        let After::Fetch { dest } = after;
+        let received = batch.and_then(|key| self.receiving.remove(&key));
+        let failed = result.get("failed").is_some_and(Value::truthy);
+        let Some(received) = received.filter(|_| !failed) else {
+            return;
+        };
+        match play::place_fetched(&received, dest) {
+            Ok((changed, checksum)) => {
+                result.extend(map_of([
+                    ("changed", Value::Bool(changed)),
+                    ("dest", Value::str(dest.to_string_lossy())),
+                    ("checksum", Value::from(checksum)),
+                ]));
+            }
+            Err(error) => {
+                result.insert(Value::str("failed"), Value::Bool(true));
+                result.insert(Value::str("msg"), Value::str(format!("failed to write {}: {error}", dest.display())));
+            }
+        }
+    }
+}

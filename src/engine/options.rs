@@ -1,32 +1,10 @@
 //! What a run is asked to do: the command line and the settings, resolved, as the engine wants them.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::transport::Secret;
 use crate::value::Map;
-
-/// A password. Its `Debug` never shows it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps `text` from being shown.
-    pub fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
-    }
-
-    /// The password itself, for the one place that must hand it over.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
 
 /// What a run is asked to do.
 #[derive(Clone, Debug, Default)]

@@ -66,7 +66,7 @@ impl Default for LoadOptions<'_> {
 }
 
 /// A machine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Host {
     /// The name in the inventory.
     pub name: Arc<str>,
@@ -79,7 +79,7 @@ pub struct Host {
 }
 
 /// A group of hosts and of other groups.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Group {
     /// The name.
     pub name: Arc<str>,
@@ -116,6 +116,25 @@ pub struct Inventory {
     current_source: (Value, Value),
     files: VarsFiles,
     caches: Mutex<layers::Caches>,
+}
+
+/// A copy starts with empty caches: it is made to be changed.
+impl Clone for Inventory {
+    fn clone(&self) -> Inventory {
+        Inventory {
+            hosts: self.hosts.clone(),
+            host_ids: self.host_ids.clone(),
+            groups: self.groups.clone(),
+            group_ids: self.group_ids.clone(),
+            implicit: self.implicit.clone(),
+            localhost: self.localhost,
+            source_dirs: self.source_dirs.clone(),
+            sources: self.sources.clone(),
+            current_source: self.current_source.clone(),
+            files: VarsFiles::new(self.files.vault.clone()),
+            caches: Mutex::default(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Inventory {

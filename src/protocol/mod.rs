@@ -97,6 +97,9 @@ pub struct Call {
     pub check: bool,
     /// Go on with the batch if this task fails.
     pub go_on: bool,
+    /// Calls with the same number are the items of one task: after a failure the rest of them still run,
+    /// and then the batch stops.
+    pub group: u32,
     /// Stop the batch after this task whatever its outcome: the controller has to judge it first.
     pub pause: bool,
     /// The task is failed after this many seconds.

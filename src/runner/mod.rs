@@ -318,7 +318,12 @@ impl Session {
         if batch.mode != Mode::Check {
             self.overlay = None;
         }
+        // The items of a loop all run, also after one has failed.
+        let mut last_group = None;
         for call in &batch.tasks {
+            if last_group.is_some_and(|group| group != call.group) {
+                break;
+            }
             if self.shared.canceled(epoch) {
                 break;
             }
@@ -339,7 +344,13 @@ impl Session {
                 outcome => outcome.map_err(|error| error.to_string())?,
             }
             let stop = match status {
-                Status::Failed => batch.mode == Mode::Verify || !call.go_on,
+                Status::Failed if batch.mode == Mode::Verify => true,
+                Status::Failed => {
+                    if !call.go_on {
+                        last_group = Some(call.group);
+                    }
+                    false
+                }
                 Status::WouldChange => batch.mode == Mode::Verify,
                 _ => false,
             };

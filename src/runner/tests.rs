@@ -99,7 +99,7 @@ fn call(module: &str, args: &[(&str, &str)]) -> Call {
 }
 
 fn numbered(calls: Vec<Call>) -> Vec<Call> {
-    calls.into_iter().zip(0..).map(|(call, id)| Call { id, ..call }).collect()
+    calls.into_iter().zip(0..).map(|(call, id)| Call { id, group: id, ..call }).collect()
 }
 
 fn statuses(reports: &[Report]) -> Vec<Status> {

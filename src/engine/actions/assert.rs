@@ -1,0 +1,57 @@
+//! `assert`: fails unless all conditions hold.
+
+use crate::diagnostic::Diagnostic;
+use crate::engine::actions::{ActionContext, ActionOutcome};
+use crate::engine::plan::PlanError;
+use crate::value::{Map, Value, map_of};
+
+pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome, PlanError> {
+    let render = |value: &Value| action.shared.templar.render(value, &action.context);
+    let Some(that) = args.get("that") else {
+        return Ok(ActionOutcome::failed(action.task, "conditional required in \"that\" string"));
+    };
+    for name in args.keys() {
+        let name = name.to_text();
+        if !["that", "msg", "fail_msg", "success_msg", "quiet"].contains(&name.as_str()) {
+            return Ok(ActionOutcome::failed(
+                action.task,
+                format!("Invalid options for assert: {name}. Supported are: fail_msg, msg, quiet, success_msg, that"),
+            ));
+        }
+    }
+    let quiet = match args.get("quiet") {
+        Some(value) => render(value)?.to_bool().unwrap_or(false),
+        None => false,
+    };
+    let conditions = match that {
+        Value::List(items) => items.as_ref().clone(),
+        Value::Str(text) if text.text.trim_start().starts_with("{{") => match render(that)? {
+            Value::List(items) => items.as_ref().clone(),
+            _ => vec![that.clone()],
+        },
+        other => vec![other.clone()],
+    };
+    for condition in &conditions {
+        if action.shared.templar.condition(condition, &action.context)? {
+            continue;
+        }
+        let message = match args.get("fail_msg").or_else(|| args.get("msg")) {
+            Some(message) => render(message)?,
+            None => Value::str("Assertion failed"),
+        };
+        let mut result = map_of([("failed", Value::Bool(true)), ("changed", Value::Bool(false))]);
+        if !quiet {
+            result.insert(Value::str("evaluated_to"), Value::Bool(false));
+            result.insert(Value::str("assertion"), condition.untrusted());
+        }
+        let origin = condition.origin().cloned().or_else(|| Some(action.task.origin.clone()));
+        let diagnostic = Diagnostic::error(message.to_text()).at(origin);
+        result.insert(Value::str("msg"), message);
+        return Ok(ActionOutcome { result, effects: Vec::new(), diagnostic: Some(diagnostic) });
+    }
+    let message = match args.get("success_msg") {
+        Some(message) => render(message)?,
+        None => Value::str("All assertions passed"),
+    };
+    Ok(ActionOutcome::result(map_of([("changed", Value::Bool(false)), ("msg", message)])))
+}

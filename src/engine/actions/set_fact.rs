@@ -1,0 +1,36 @@
+//! `set_fact`: sets variables of the host for the rest of the run.
+
+use crate::engine::actions::{ActionContext, ActionOutcome, Effect};
+use crate::engine::plan::PlanError;
+use crate::value::{Map, Value, map_of};
+
+pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOutcome, PlanError> {
+    let cacheable = args.shift_remove("cacheable").and_then(|value| value.to_bool()).unwrap_or(false);
+    args.shift_remove("_raw_params");
+    if args.is_empty() {
+        return Ok(ActionOutcome::failed(action.task, "No key/value pairs provided, at least one is required for this action to succeed"));
+    }
+    let mut vars = Map::new();
+    for (name, value) in args {
+        let name = action.shared.templar.render(&name, &action.context)?.to_text();
+        if !is_identifier(&name) {
+            return Ok(ActionOutcome::failed(
+                action.task,
+                format!("The variable name '{name}' is not valid. Variables must start with a letter or underscore character, and contain only letters, numbers and underscores."),
+            ));
+        }
+        vars.insert(Value::str(name), value);
+    }
+    let result = map_of([
+        ("changed", Value::Bool(false)),
+        ("ansible_facts", Value::map(vars.clone())),
+        ("_ansible_facts_cacheable", Value::Bool(cacheable)),
+    ]);
+    Ok(ActionOutcome { result, effects: vec![Effect::SetFacts { vars, cacheable }], diagnostic: None })
+}
+
+fn is_identifier(name: &str) -> bool {
+    let mut characters = name.chars();
+    characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+        && characters.all(|next| next.is_ascii_alphanumeric() || next == '_')
+}

@@ -1,0 +1,23 @@
+//! `set_stats`: custom statistics, shown at the end of the run.
+
+use crate::engine::actions::{ActionContext, ActionOutcome, Effect};
+use crate::engine::plan::PlanError;
+use crate::value::{Map, Value, map_of};
+
+pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome, PlanError> {
+    let Some(Value::Map(data)) = args.get("data") else {
+        return Ok(ActionOutcome::failed(action.task, "The 'data' option needs to be a dictionary/hash"));
+    };
+    let flag = |name: &str, default: bool| args.get(name).and_then(Value::to_bool).unwrap_or(default);
+    let (per_host, aggregate) = (flag("per_host", false), flag("aggregate", true));
+    let stats = map_of([
+        ("data", Value::Map(data.clone())),
+        ("per_host", Value::Bool(per_host)),
+        ("aggregate", Value::Bool(aggregate)),
+    ]);
+    Ok(ActionOutcome {
+        result: map_of([("changed", Value::Bool(false)), ("ansible_stats", Value::map(stats))]),
+        effects: vec![Effect::Stats { data: data.as_ref().clone(), per_host, aggregate }],
+        diagnostic: None,
+    })
+}

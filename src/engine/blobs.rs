@@ -1,0 +1,111 @@
+//! Content that the controller holds for hosts: small texts in memory, files by path. Each is known by its
+//! sha256 and travels only to a host that lacks it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
+
+use crate::session::Blobs;
+use crate::system::BlobRef;
+
+#[derive(Clone)]
+enum Source {
+    Memory(Arc<[u8]>),
+    File(PathBuf),
+}
+
+type Stamp = (u64, Option<SystemTime>);
+
+/// All content of a run.
+#[derive(Default)]
+pub struct BlobStore {
+    sources: RwLock<HashMap<String, Source>>,
+    /// Digests of files by path, size and time, so that a file for a thousand hosts is read once.
+    files: RwLock<HashMap<PathBuf, (Stamp, BlobRef)>>,
+}
+
+impl BlobStore {
+    /// Holds a text or other small content.
+    pub fn bytes(&self, content: &[u8]) -> BlobRef {
+        let blob = BlobRef { sha256: hex(&Sha256::digest(content)), size: content.len() as u64 };
+        let mut sources = self.sources.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        sources.entry(blob.sha256.clone()).or_insert_with(|| Source::Memory(content.into()));
+        blob
+    }
+
+    /// Holds a file by its path.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn file(&self, path: &Path) -> io::Result<BlobRef> {
+        let metadata = std::fs::metadata(path)?;
+        let stamp = (metadata.len(), metadata.modified().ok());
+        if let Some((known, blob)) =
+            self.files.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(path)
+            && *known == stamp
+        {
+            return Ok(blob.clone());
+        }
+        let mut file = File::open(path)?;
+        let mut digest = Sha256::new();
+        let size = io::copy(&mut file, &mut digest)?;
+        let blob = BlobRef { sha256: hex(&digest.finalize()), size };
+        self.sources
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(blob.sha256.clone(), Source::File(path.to_path_buf()));
+        self.files
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(path.to_path_buf(), (stamp, blob.clone()));
+        Ok(blob)
+    }
+}
+
+impl Blobs for BlobStore {
+    fn open(&self, sha256: &str) -> io::Result<Box<dyn Read + Send>> {
+        let source =
+            self.sources.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(sha256).cloned();
+        match source {
+            Some(Source::Memory(bytes)) => Ok(Box::new(Cursor::new(bytes))),
+            Some(Source::File(path)) => Ok(Box::new(File::open(path)?)),
+            None => Err(io::Error::new(io::ErrorKind::NotFound, "content that no task mentioned")),
+        }
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_again_only_when_it_has_changed() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"one").expect("write");
+        let store = BlobStore::default();
+        let first = store.file(&path).expect("digest");
+        assert_eq!(first, store.file(&path).expect("digest"));
+        std::fs::write(&path, b"other").expect("write");
+        let second = store.file(&path).expect("digest");
+        assert_ne!(first.sha256, second.sha256);
+        let mut content = Vec::new();
+        store.open(&second.sha256).expect("open").read_to_end(&mut content).expect("read");
+        assert_eq!(content, b"other");
+        assert!(store.open("nothing").is_err());
+    }
+}

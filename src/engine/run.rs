@@ -1,0 +1,1688 @@
+//! Runs one play on one batch of hosts: verify ahead, act in order.
+//!
+//! Hosts that move together form a [`Group`]: all of them under `linear`, each for itself under `free`. A
+//! group works on one [`Step`] at a time, a task and the hosts whose turn it is. What a step needs from a
+//! machine is sent as a batch, and with it whatever later tasks can already be verified; what comes back is
+//! final if it was a no-op (or was applied), and is asked for again when its turn comes if it was not.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+
+use crate::diagnostic::Diagnostic;
+use crate::engine::actions::{self, Effect};
+use crate::engine::ahead::{self, Limits};
+use crate::engine::connect::Machine;
+use crate::engine::cursor::{Fate, Position};
+use crate::engine::host::{AheadKind, Host, HostState, TaskAhead};
+use crate::engine::include;
+use crate::engine::plan::{PlannedItem, Planner, Step as Work};
+use crate::engine::settle::{self, ItemOutcome};
+use crate::engine::shared::{Included, PlayState};
+use crate::engine::{Engine, Stop};
+use crate::event::{Event, Progress, TaskInfo, TaskResult, Verdict};
+use crate::playbook::{Item, Task};
+use crate::protocol::{Batch, Mode, Report, Status};
+use crate::session::SessionEvent;
+use crate::transport::{Become, Class};
+use crate::value::{Map, Value, map_of};
+
+/// Most tasks of a host that are planned ahead at once; bounds memory on long plays.
+const WINDOW_MAX: usize = 512;
+
+/// How a play is run on its hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// All hosts finish a task before any starts the next.
+    Linear,
+    /// Each host for itself.
+    Free,
+    /// Each host for itself, only so many at once.
+    HostPinned(usize),
+}
+
+/// Hosts that move together.
+#[derive(Default)]
+struct Group {
+    hosts: Vec<usize>,
+    step: Option<Step>,
+    done: bool,
+}
+
+/// A task and the hosts whose turn it is.
+struct Step {
+    task: Arc<Task>,
+    info: Arc<TaskInfo>,
+    jobs: Vec<Job>,
+    /// The task runs on the first of these hosts, for all of them.
+    once: Vec<usize>,
+    throttle: usize,
+}
+
+/// One host's part of a step.
+struct Job {
+    host: usize,
+    /// The next item to be finished.
+    next: usize,
+    outcomes: Vec<ItemOutcome>,
+    attempt: u64,
+    /// Not before this time.
+    not_before: Option<Instant>,
+    /// It has been sent.
+    sent: bool,
+    done: bool,
+    started: Instant,
+    /// What an action of the engine's remembers between two looks.
+    memory: Map,
+}
+
+/// What a batch carries: entries by serial number, and which of their items.
+struct Sent {
+    host: usize,
+    calls: Vec<(u64, usize)>,
+    /// Whatever comes back is final: it was applied, or it is a dry run.
+    last: bool,
+}
+
+/// One play on one batch of hosts.
+pub struct PlayRun<'e> {
+    engine: &'e mut Engine,
+    play: Arc<PlayState>,
+    hosts: Vec<Host>,
+    by_name: HashMap<Arc<str>, usize>,
+    groups: Vec<Group>,
+    strategy: Strategy,
+    sent: HashMap<u64, Sent>,
+    /// Which hosts of the play are at a place; several at one can't be verified ahead of each other.
+    places: HashMap<String, HashSet<usize>>,
+    handler_names: Vec<String>,
+    max_fail: Option<f64>,
+    last_told: Option<u64>,
+    pub(super) end_play: bool,
+    pub(super) end_batch: bool,
+}
+
+/// What the play left.
+pub struct PlayEnd {
+    /// Hosts that failed.
+    pub failed: Vec<Arc<str>>,
+    /// Hosts that could not be reached.
+    pub unreachable: Vec<Arc<str>>,
+    /// `meta: end_play`.
+    pub end_play: bool,
+}
+
+impl<'e> PlayRun<'e> {
+    /// Prepares a play on these hosts.
+    pub fn new(
+        engine: &'e mut Engine,
+        play: Arc<PlayState>,
+        hosts: Vec<Host>,
+        strategy: Strategy,
+        max_fail: Option<f64>,
+    ) -> PlayRun<'e> {
+        let by_name = hosts.iter().enumerate().map(|(index, host)| (host.name.clone(), index)).collect();
+        let groups = match strategy {
+            Strategy::Linear => vec![Group { hosts: (0..hosts.len()).collect(), ..Group::default() }],
+            _ => (0..hosts.len()).map(|host| Group { hosts: vec![host], ..Group::default() }).collect(),
+        };
+        let mut run = PlayRun {
+            engine,
+            play,
+            hosts,
+            by_name,
+            groups,
+            strategy,
+            sent: HashMap::new(),
+            places: HashMap::new(),
+            handler_names: Vec::new(),
+            max_fail,
+            last_told: None,
+            end_play: false,
+            end_batch: false,
+        };
+        run.name_handlers();
+        run
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// What ends the whole run: an unknown handler, an interruption.
+    pub fn run(mut self) -> Result<PlayEnd, Stop> {
+        let mut ready: Vec<usize> = (0..self.groups.len()).collect();
+        loop {
+            let limit = match self.strategy {
+                Strategy::HostPinned(limit) => limit.max(1),
+                _ => usize::MAX,
+            };
+            let mut active = 0;
+            for group in std::mem::take(&mut ready) {
+                if self.groups[group].done {
+                    continue;
+                }
+                active += 1;
+                if active > limit {
+                    break;
+                }
+                self.drive(group)?;
+            }
+            if self.groups.iter().all(|group| group.done) {
+                break;
+            }
+            let timeout = self.next_timer().unwrap_or(Duration::from_millis(500)).min(Duration::from_millis(500));
+            match self.engine.events.recv_timeout(timeout) {
+                Ok(event) => {
+                    self.take_event(event);
+                    while let Ok(event) = self.engine.events.try_recv() {
+                        self.take_event(event);
+                    }
+                }
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => self.name_stuck_hosts(),
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(Stop::Bug("the connections' thread ended".into()));
+                }
+            }
+            if self.engine.interrupted() {
+                self.engine.tell(Event::Interrupted { left: self.left() });
+                return Err(Stop::Interrupted);
+            }
+            ready = (0..self.groups.len()).filter(|group| !self.groups[*group].done).collect();
+        }
+        let of = |state: HostState| {
+            self.hosts.iter().filter(|host| host.state == state).map(|host| host.name.clone()).collect::<Vec<_>>()
+        };
+        Ok(PlayEnd { failed: of(HostState::Failed), unreachable: of(HostState::Unreachable), end_play: self.end_play })
+    }
+
+    fn left(&self) -> Vec<(Arc<str>, String)> {
+        let mut left = Vec::new();
+        for group in &self.groups {
+            for host in &group.hosts {
+                if self.hosts[*host].is_active() {
+                    let title = group.step.as_ref().map(|step| step.info.title.clone()).unwrap_or_default();
+                    left.push((self.hosts[*host].name.clone(), title));
+                }
+            }
+        }
+        left
+    }
+
+    fn next_timer(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let jobs = self.groups.iter().filter_map(|group| group.step.as_ref()).flat_map(|step| &step.jobs);
+        jobs.filter(|job| !job.done)
+            .filter_map(|job| job.not_before)
+            .min()
+            .map(|at| at.saturating_duration_since(now).max(Duration::from_millis(1)))
+    }
+
+    // ---- steps ----
+
+    fn drive(&mut self, group: usize) -> Result<(), Stop> {
+        loop {
+            if self.groups[group].step.is_none() {
+                if self.engine.stopping() || self.end_play || self.end_batch {
+                    self.groups[group].done = true;
+                    return Ok(());
+                }
+                let Some((task, participants)) = self.next_task(group) else {
+                    self.groups[group].done = true;
+                    return Ok(());
+                };
+                if !self.begin(group, task, participants)? {
+                    continue;
+                }
+            }
+            let Some(mut step) = self.groups[group].step.take() else { continue };
+            self.progress(&mut step);
+            if step.jobs.iter().all(|job| job.done) {
+                self.finish(group, step)?;
+                continue;
+            }
+            self.groups[group].step = Some(step);
+            return Ok(());
+        }
+    }
+
+    /// The task whose turn it is in a group, and the hosts that stand at it.
+    fn next_task(&mut self, group: usize) -> Option<(Arc<Task>, Vec<usize>)> {
+        let mut best: Option<(Position, Arc<Task>)> = None;
+        let mut participants = Vec::new();
+        for host in self.groups[group].hosts.clone() {
+            let state = &mut self.hosts[host];
+            if !state.is_active() {
+                continue;
+            }
+            let Some((task, position)) = state.cursor.peek() else {
+                state.state = HostState::Ended;
+                continue;
+            };
+            match &best {
+                Some((least, first)) if position == *least && first.id == task.id => participants.push(host),
+                Some((least, _)) if position >= *least => {}
+                _ => {
+                    best = Some((position, task));
+                    participants = vec![host];
+                }
+            }
+        }
+        best.map(|(_, task)| (task, participants))
+    }
+
+    /// Begins a step; false if it was over at once.
+    fn begin(&mut self, group: usize, task: Arc<Task>, participants: Vec<usize>) -> Result<bool, Stop> {
+        match task.action.as_str() {
+            "ansible.builtin.meta" => {
+                self.meta(&task, &participants)?;
+                return Ok(false);
+            }
+            "ansible.builtin.include_tasks" | "ansible.builtin.include_role" => {
+                self.include(&task, &participants)?;
+                return Ok(false);
+            }
+            _ => {}
+        }
+        let linear = self.strategy == Strategy::Linear;
+        let bypass = actions::bypasses_host_loop(&task.action);
+        if task.keywords.run_once.is_some() || bypass {
+            self.plan_ahead(&participants[..1], group);
+        } else {
+            self.plan_ahead(&participants, group);
+        }
+        let first = participants[0];
+        let (once, throttle, info) = match self.front(first) {
+            Some(entry) => {
+                let flags = &entry.planned.flags;
+                ((flags.run_once || bypass) && linear, flags.throttle, entry.planned.info.clone())
+            }
+            None => {
+                let planner = self.planner(&task, first);
+                (false, 0, planner.info(false))
+            }
+        };
+        let (working, once) = if once { (vec![first], participants) } else { (participants, Vec::new()) };
+        if !once.is_empty() || working.len() == 1 {
+            // `run_once` may have been false after all, or planned for the first host only.
+        } else {
+            self.plan_ahead(&working, group);
+        }
+        self.announce(&info);
+        let now = Instant::now();
+        let jobs = working
+            .into_iter()
+            .map(|host| Job {
+                host,
+                next: 0,
+                outcomes: Vec::new(),
+                attempt: 1,
+                not_before: None,
+                sent: false,
+                done: false,
+                started: now,
+                memory: Map::new(),
+            })
+            .collect();
+        self.groups[group].step = Some(Step { task, info, jobs, once, throttle });
+        Ok(true)
+    }
+
+    fn announce(&mut self, info: &Arc<TaskInfo>) {
+        if self.last_told != Some(info.id) || self.strategy == Strategy::Linear {
+            self.last_told = Some(info.id);
+            self.engine.tell(Event::TaskStarted { task: info.clone() });
+        }
+    }
+
+    fn planner<'a>(&'a self, task: &'a Arc<Task>, host: usize) -> Planner<'a> {
+        Planner { shared: &self.engine.shared, play: &self.play, task, host: &self.hosts[host].vars, ahead: false }
+    }
+
+    fn front(&self, host: usize) -> Option<&TaskAhead> {
+        match self.hosts[host].queue.front().map(|entry| &entry.kind) {
+            Some(AheadKind::Task(task)) => Some(task),
+            _ => None,
+        }
+    }
+
+    fn front_mut(&mut self, host: usize) -> Option<&mut TaskAhead> {
+        match self.hosts[host].queue.front_mut().map(|entry| &mut entry.kind) {
+            Some(AheadKind::Task(task)) => Some(task),
+            _ => None,
+        }
+    }
+
+    /// Whether hosts of this group are worked on without waiting for each other.
+    fn streaming(&self, group: usize) -> bool {
+        self.engine.shared.options.window != Some(1)
+            && (self.groups[group].hosts.len() == 1 || self.engine.shared.options.check)
+    }
+
+    /// Plans for every host what its window allows, many hosts at once.
+    fn plan_ahead(&mut self, hosts: &[usize], group: usize) {
+        let streaming = self.streaming(group);
+        let alone = self.hosts.len() == 1;
+        let shared = self.engine.shared.clone();
+        let play = self.play.clone();
+        let wanting: Vec<usize> = hosts
+            .iter()
+            .copied()
+            .filter(|host| {
+                let host = &self.hosts[*host];
+                host.queue.is_empty() || (!host.blocked && host.queue.len() < host.window.min(WINDOW_MAX))
+            })
+            .collect();
+        let known = &self.hosts;
+        let walk = |index: &usize| {
+            let host = &known[*index];
+            let limits = Limits { tasks: host.window.min(WINDOW_MAX), streaming, alone };
+            (*index, ahead::walk(&shared, &play, host, limits))
+        };
+        let walks: Vec<(usize, ahead::Walk)> = if wanting.len() < 4 {
+            wanting.iter().map(walk).collect()
+        } else {
+            wanting.par_iter().map(walk).collect()
+        };
+        for (index, walk) in walks {
+            let host = &mut self.hosts[index];
+            host.queue.extend(walk.entries);
+            host.walker = Some(walk.walker);
+            host.blocked = walk.blocked;
+        }
+    }
+
+    fn progress(&mut self, step: &mut Step) {
+        let now = Instant::now();
+        let mut busy = 0;
+        for index in 0..step.jobs.len() {
+            if step.jobs[index].done {
+                continue;
+            }
+            if step.throttle > 0 && busy >= step.throttle {
+                break;
+            }
+            if step.jobs[index].not_before.is_some_and(|at| at > now) {
+                busy += 1;
+                continue;
+            }
+            let mut job = std::mem::replace(&mut step.jobs[index], Job::empty());
+            self.work(step, &mut job);
+            if !job.done {
+                busy += 1;
+            }
+            step.jobs[index] = job;
+        }
+        let done = step.jobs.iter().filter(|job| job.done).count();
+        if done < step.jobs.len() {
+            let waiting = step.jobs.iter().filter(|job| !job.done).take(3).map(|job| self.hosts[job.host].name.clone());
+            let progress = Progress {
+                task: step.info.title.clone(),
+                done,
+                hosts: step.jobs.len(),
+                waiting: waiting.collect(),
+                transfer: None,
+            };
+            self.engine.progress(progress);
+        }
+    }
+
+    /// Takes a job as far as it can go now.
+    fn work(&mut self, step: &Step, job: &mut Job) {
+        let host = job.host;
+        job.not_before = None;
+        loop {
+            let Some(ahead) = self.front(host) else {
+                job.done = true;
+                return;
+            };
+            if job.next >= ahead.planned.items.len() {
+                if ahead.planned.rest.is_some() && !self.broke_off(step, job) {
+                    if let Some(pause) = ahead.planned.looped.as_ref().map(|shape| shape.pause).filter(|pause| *pause > 0.0)
+                        && !job.memory.contains_key("paused")
+                    {
+                        job.memory.insert(Value::str("paused"), Value::Bool(true));
+                        job.not_before = Some(Instant::now() + Duration::from_secs_f64(pause));
+                        return;
+                    }
+                    job.memory.shift_remove("paused");
+                    self.plan_rest(step, job);
+                    continue;
+                }
+                self.complete(step, job);
+                job.done = true;
+                return;
+            }
+            let item = ahead.planned.items[job.next].clone();
+            let outcome = match &item.step {
+                Work::Done(settled) => ItemOutcome::settled(settled.clone()),
+                Work::Local { settled, effects } => {
+                    let mut settled = settled.clone();
+                    self.apply_effects(step, host, effects, &mut settled.result);
+                    ItemOutcome::settled(settled)
+                }
+                Work::Engine { action, args, machine, identity } => {
+                    match self.engine_action(job, action, args, machine.as_ref(), identity.as_ref()) {
+                        Some(outcome) => outcome,
+                        None => return,
+                    }
+                }
+                Work::Remote(_) => {
+                    let found = ahead.reports.get(job.next).and_then(Option::as_ref);
+                    match found {
+                        Some((report, true)) => {
+                            let report = report.clone();
+                            self.reported(step, job, &item, report)
+                        }
+                        _ => {
+                            if !ahead.in_flight() {
+                                self.dispatch(step, host);
+                                job.sent = true;
+                                if self.hosts[host].since.is_none() {
+                                    self.hosts[host].since = Some(Instant::now());
+                                }
+                            }
+                            return;
+                        }
+                    }
+                }
+            };
+            if !self.end_item(step, job, &item, outcome) {
+                return;
+            }
+        }
+    }
+
+    fn broke_off(&self, step: &Step, job: &Job) -> bool {
+        let Some(looping) = step.task.looping.as_ref().filter(|looping| !looping.break_when.is_empty()) else { return false };
+        let (Some(ahead), Some(outcome)) = (self.front(job.host), job.outcomes.last()) else { return false };
+        let Some(item) = ahead.planned.items.get(job.next.saturating_sub(1)) else { return false };
+        let planner = self.planner(&step.task, job.host);
+        let mut scope = planner.scope();
+        scope.local.extend(item.local.iter().map(|(key, value)| (key.clone(), value.clone())));
+        if let Some(register) = &step.task.register {
+            scope.local.insert(Value::str(register.as_str()), settle::registered(&outcome.result));
+        }
+        let bound = planner.bind(scope);
+        planner.condition(&looping.break_when, &bound).is_ok_and(|unmet| unmet.is_none())
+    }
+
+    /// Plans the items of a loop that had to wait for the results of earlier ones.
+    fn plan_rest(&mut self, step: &Step, job: &Job) {
+        let host = job.host;
+        let previous = job.outcomes.last().map(|outcome| settle::registered(&outcome.result));
+        let Some(ahead) = self.front_mut(host) else { return };
+        let mut planned = ahead.planned.clone();
+        let values = planned.rest.take().unwrap_or_default();
+        let planner = self.planner(&step.task, host);
+        if planner.plan_items(&mut planned, values, previous).is_err() {
+            planned.rest = None;
+        }
+        if let Some(ahead) = self.front_mut(host) {
+            let count = planned.items.len();
+            ahead.planned = planned;
+            ahead.reports.resize(count, None);
+            ahead.batches.resize(count, None);
+        }
+    }
+
+    /// Judges an item's outcome and tells of it; false if it is to be tried again later.
+    fn end_item(&mut self, step: &Step, job: &mut Job, item: &PlannedItem, mut outcome: ItemOutcome) -> bool {
+        let host = job.host;
+        let (retries, delay, no_log, looped) = match self.front(host) {
+            Some(ahead) => {
+                let flags = &ahead.planned.flags;
+                (flags.retries, flags.delay, flags.no_log, ahead.planned.looped.is_some())
+            }
+            None => (None, 0.0, false, false),
+        };
+        let again = {
+            let planner = self.planner(&step.task, host);
+            settle::judge(&planner, item, &mut outcome, job.attempt, retries)
+        };
+        if again {
+            let left = retries.unwrap_or(0) + 1 - job.attempt;
+            let told = if no_log { settle::censored(&outcome.result) } else { outcome.result.clone() };
+            let name = self.hosts[host].name.clone();
+            self.engine.tell(Event::Retry { host: name, task: step.info.clone(), left, result: Value::map(told) });
+            job.attempt += 1;
+            job.not_before = Some(Instant::now() + Duration::from_secs_f64(delay.max(0.0)));
+            let next = job.next;
+            if let Some(ahead) = self.front_mut(host) {
+                ahead.reports[next] = None;
+                ahead.batches[next] = None;
+            }
+            return false;
+        }
+        job.attempt = 1;
+        job.next += 1;
+        if looped {
+            let result = self.task_result(step, job, item, &outcome, no_log, false);
+            self.engine.tell(Event::ItemResult(result));
+        }
+        job.outcomes.push(outcome);
+        true
+    }
+
+    fn task_result(&self, step: &Step, job: &Job, item: &PlannedItem, outcome: &ItemOutcome, no_log: bool, whole: bool) -> TaskResult {
+        let looped = self.front(job.host).is_some_and(|ahead| ahead.planned.looped.is_some());
+        let shown = if no_log { settle::censored(&outcome.result) } else { outcome.result.clone() };
+        let shown: Map = shown.into_iter().filter(|(key, _)| key.as_str() != Some("invocation")).collect();
+        let shown = if !whole && looped {
+            let shape = self.front(job.host).and_then(|ahead| ahead.planned.looped.clone());
+            let mut shown = shown;
+            if let (Some(shape), false) = (shape, no_log) {
+                if let Some(value) = &item.item {
+                    shown.insert(Value::str(shape.var.as_str()), value.untrusted());
+                }
+                shown.insert(Value::str("ansible_loop_var"), Value::str(shape.var.as_str()));
+            }
+            shown
+        } else {
+            shown
+        };
+        let label = if no_log { Some("(censored due to no_log)".to_string()) } else { item.label.clone() };
+        TaskResult {
+            host: self.hosts[job.host].name.clone(),
+            task: step.info.clone(),
+            delegate: item.delegate.as_ref().map(|(_, shown)| shown.clone()),
+            verdict: outcome.verdict,
+            ignored: false,
+            rescued: false,
+            looped: whole && looped,
+            result: Value::map(shown),
+            label: label.filter(|_| !whole),
+            verbose_always: matches!(step.task.action.as_str(), "ansible.builtin.debug" | "ansible.builtin.assert")
+                && !no_log,
+            diagnostic: if no_log { None } else { outcome.diagnostic.clone() },
+            millis: u64::try_from(job.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// All items are done: registers, notifies, counts, tells, and moves the host on.
+    fn complete(&mut self, step: &Step, job: &mut Job) {
+        let host = job.host;
+        self.hosts[host].since = None;
+        self.hosts[host].named_at = 30;
+        let Some(ahead) = self.front(host) else { return };
+        let planned = ahead.planned.clone();
+        let flags = planned.flags.clone();
+        let (mut outcome, index_var) = match &planned.looped {
+            Some(shape) => {
+                let index_var = shape.index_var.clone();
+                (settle::aggregate(&job.outcomes, &planned.items, &shape.var, index_var.as_deref()), index_var)
+            }
+            None => match job.outcomes.pop() {
+                Some(outcome) => {
+                    job.outcomes.push(outcome.clone());
+                    (outcome, None)
+                }
+                None => return,
+            },
+        };
+        let _ = index_var;
+        let ignored = match outcome.verdict {
+            Verdict::Failed => flags.ignore_errors,
+            Verdict::Unreachable => flags.ignore_unreachable,
+            _ => false,
+        };
+        if ignored && outcome.verdict == Verdict::Unreachable {
+            outcome.result.insert(Value::str("skip_reason"), Value::str("Host is unreachable"));
+        }
+        // `register` and facts, for this host or, with `run_once`, for all.
+        let receivers: Vec<usize> = if step.once.is_empty() { vec![host] } else { step.once.clone() };
+        let keep = outcome.verdict != Verdict::Unreachable || flags.ignore_unreachable;
+        for receiver in &receivers {
+            let state = &mut self.hosts[*receiver];
+            let mut vars = state.vars.as_ref().clone();
+            let mut touched = false;
+            if keep && let Some(register) = &step.task.register {
+                vars.set(register, settle::registered(&outcome.result));
+                touched = true;
+            }
+            if !is_own_fact_action(&step.task.action) {
+                for item in &job.outcomes {
+                    if let Some(Value::Map(facts)) = item.result.get("ansible_facts") {
+                        vars.add_facts(facts);
+                        touched = true;
+                    }
+                }
+            }
+            if touched {
+                state.vars = Arc::new(vars);
+                self.engine.shared.vars.publish(&state.vars);
+            }
+        }
+        if truthy(&outcome.result, "changed") && outcome.verdict != Verdict::Failed || outcome.verdict == Verdict::Changed {
+            self.notify(step, job, &planned.items);
+        }
+        let last = planned.items.last().cloned().unwrap_or_else(empty_item);
+        let mut told = self.task_result(step, job, &last, &outcome, flags.no_log, true);
+        told.ignored = ignored;
+        let rescued = outcome.verdict == Verdict::Failed && !ignored && self.hosts[host].cursor.would_rescue();
+        told.rescued = rescued;
+        self.engine.count(&told);
+        self.engine.tell(Event::Result(told));
+        let bad = matches!(outcome.verdict, Verdict::Failed | Verdict::Unreachable) && !ignored;
+        if let Some(entry) = self.hosts[host].queue.front_mut() {
+            // What was decided stays until the step ends; a failure voids what was planned after it.
+            entry.facts = false;
+        }
+        job.memory.insert(Value::str("failed"), Value::Bool(bad && outcome.verdict == Verdict::Failed));
+        job.memory.insert(Value::str("unreachable"), Value::Bool(bad && outcome.verdict == Verdict::Unreachable));
+        job.memory.insert(Value::str("skipped"), Value::Bool(outcome.verdict == Verdict::Skipped));
+        if bad && outcome.verdict == Verdict::Failed {
+            let failed_task = failed_task_value(step);
+            for receiver in &receivers {
+                let state = &mut self.hosts[*receiver];
+                let mut vars = state.vars.as_ref().clone();
+                vars.set("ansible_failed_result", settle::registered(&outcome.result));
+                vars.set("ansible_failed_task", failed_task.clone());
+                state.vars = Arc::new(vars);
+                self.engine.shared.vars.publish(&state.vars);
+            }
+        }
+    }
+
+    /// The step is over for all of its hosts: moves them on, and draws the consequences of failures.
+    fn finish(&mut self, group: usize, step: Step) -> Result<(), Stop> {
+        let flag = |job: &Job, name: &str| job.memory.get(name).is_some_and(Value::truthy);
+        let mut any_failed = false;
+        let mut fatal = false;
+        for job in &step.jobs {
+            let host = job.host;
+            let any_errors_fatal = self.front(host).is_some_and(|ahead| ahead.planned.flags.any_errors_fatal);
+            let (failed, unreachable, skipped) = (flag(job, "failed"), flag(job, "unreachable"), flag(job, "skipped"));
+            let members: Vec<usize> = if step.once.is_empty() { vec![host] } else { step.once.clone() };
+            for member in members {
+                self.hosts[member].queue.pop_front();
+                if failed {
+                    any_failed = true;
+                    self.fail_host(member);
+                } else if unreachable && member == host {
+                    any_failed = true;
+                    self.lose_host(member);
+                } else {
+                    let state = &mut self.hosts[member];
+                    if member != host {
+                        state.forget();
+                    }
+                    state.cursor.advance(!skipped);
+                }
+            }
+            fatal |= (failed || unreachable) && (any_errors_fatal || !step.once.is_empty());
+        }
+        if any_failed {
+            for host in self.groups[group].hosts.clone() {
+                self.hosts[host].forget_plans();
+            }
+            self.update_play_hosts();
+        }
+        if fatal && self.strategy == Strategy::Linear {
+            let failed: HashSet<usize> =
+                step.jobs.iter().filter(|job| flag(job, "failed") || flag(job, "unreachable")).map(|job| job.host).collect();
+            for host in self.groups[group].hosts.clone() {
+                if self.hosts[host].is_active() && !failed.contains(&host) && step.once.is_empty() {
+                    self.fail_host(host);
+                }
+            }
+            self.update_play_hosts();
+        }
+        if let Some(limit) = self.max_fail
+            && self.strategy == Strategy::Linear
+        {
+            let failed = self.hosts.iter().filter(|host| host.state == HostState::Failed).count();
+            #[expect(clippy::cast_precision_loss, reason = "counts of hosts are small")]
+            let percentage = failed as f64 / self.hosts.len() as f64 * 100.0;
+            if failed > 0 && percentage > limit {
+                for host in &mut self.hosts {
+                    if host.is_active() {
+                        host.state = HostState::Failed;
+                    }
+                }
+                self.engine.tell(Event::NoHostsRemaining);
+            }
+        }
+        Ok(())
+    }
+
+    fn fail_host(&mut self, host: usize) {
+        let state = &mut self.hosts[host];
+        state.forget();
+        if state.cursor.fail() == Fate::Dead {
+            state.state = HostState::Failed;
+            if self.engine.force_handlers(&self.play) && !state.cursor.notified.is_empty() {
+                let handlers = self.play.handlers.clone();
+                let notified = std::mem::take(&mut state.cursor.notified);
+                state.cursor = crate::engine::cursor::Cursor::only_handlers(handlers, notified);
+                state.state = HostState::Active;
+                state.doomed = true;
+            }
+        }
+    }
+
+    fn lose_host(&mut self, host: usize) {
+        let state = &mut self.hosts[host];
+        state.forget();
+        state.cursor.end();
+        state.state = HostState::Unreachable;
+    }
+
+    fn update_play_hosts(&mut self) {
+        let alive: Vec<Value> = self
+            .hosts
+            .iter()
+            .filter(|host| !matches!(host.state, HostState::Failed | HostState::Unreachable))
+            .map(|host| Value::str(host.name.clone()))
+            .collect();
+        let mut vars = crate::vars::PlayVars {
+            vars: self.play.vars.vars.clone(),
+            prompted: self.play.vars.prompted.clone(),
+            public_roles: self.play.vars.public_roles.clone(),
+            magic: self.play.vars.magic.clone(),
+        };
+        let rest: Vec<Value> = match vars.magic.get("_later_hosts") {
+            Some(Value::List(later)) => later.as_ref().clone(),
+            _ => Vec::new(),
+        };
+        let mut all = alive.clone();
+        all.extend(rest);
+        vars.magic.insert(Value::str("ansible_play_hosts"), Value::list(all.clone()));
+        vars.magic.insert(Value::str("play_hosts"), Value::list(all));
+        vars.magic.insert(Value::str("ansible_play_batch"), Value::list(alive));
+        self.play = Arc::new(PlayState { play: self.play.play.clone(), vars: Arc::new(vars), handlers: self.play.handlers.clone() });
+    }
+
+    // ---- machines ----
+
+    /// Sends what the task at hand needs, and with it what can be asked ahead.
+    fn dispatch(&mut self, step: &Step, host: usize) {
+        let group = self.group_of(host);
+        let streaming = self.streaming(group) && step.once.is_empty();
+        self.plan_ahead(&[host], group);
+        self.note_places(host);
+        let shared_place = self.shares_place(host);
+        let check = self.engine.shared.options.check;
+        let front = self.front(host);
+        let verifiable = front.is_some_and(|ahead| {
+            !check
+                && !ahead.planned.flags.check
+                && ahead.planned.items.iter().all(|item| match &item.step {
+                    Work::Remote(remote) => remote.verifiable && item.delegate.is_none(),
+                    _ => true,
+                })
+        });
+        let known_to_change = front.is_some_and(|ahead| ahead.reports.iter().any(Option::is_some));
+        let window = self.engine.shared.options.window.unwrap_or(WINDOW_MAX).min(self.hosts[host].window);
+        if streaming && !shared_place {
+            self.send(host, 0, WINDOW_MAX, true);
+        } else if verifiable && !known_to_change && window > 1 && !shared_place {
+            self.send(host, 0, window, false);
+        } else {
+            if known_to_change {
+                // Something changes: what was verified after it is void, and less is asked ahead.
+                self.hosts[host].void_after(0);
+                self.hosts[host].window = 2;
+            }
+            self.void_delegates(host);
+            self.send(host, 0, 1, true);
+            let window = self.engine.shared.options.window.unwrap_or(WINDOW_MAX).min(self.hosts[host].window);
+            if window > 1 && !shared_place && !check {
+                self.send(host, 1, window, false);
+            }
+        }
+    }
+
+    /// A task that acts on another host makes what was verified there void.
+    fn void_delegates(&mut self, host: usize) {
+        let Some(ahead) = self.front(host) else { return };
+        let others: HashSet<Arc<str>> =
+            ahead.planned.items.iter().filter_map(|item| item.delegate.as_ref()).map(|(name, _)| name.clone()).collect();
+        for name in others {
+            if let Some(other) = self.by_name.get(&name).copied().filter(|other| *other != host) {
+                self.hosts[other].void_after(0);
+            }
+        }
+    }
+
+    fn group_of(&self, host: usize) -> usize {
+        if self.strategy == Strategy::Linear { 0 } else { host }
+    }
+
+    fn note_places(&mut self, host: usize) {
+        let mut places = HashSet::new();
+        for entry in &self.hosts[host].queue {
+            if let AheadKind::Task(task) = &entry.kind {
+                for item in &task.planned.items {
+                    if let Work::Remote(remote) = &item.step {
+                        places.insert(remote.machine.place.clone());
+                    }
+                }
+            }
+        }
+        for place in places {
+            self.places.entry(place).or_default().insert(host);
+        }
+    }
+
+    fn shares_place(&self, host: usize) -> bool {
+        let Some(ahead) = self.front(host) else { return false };
+        ahead.planned.items.iter().any(|item| match &item.step {
+            Work::Remote(remote) => self.places.get(&remote.machine.place).is_some_and(|hosts| hosts.len() > 1),
+            _ => false,
+        })
+    }
+
+    /// Sends entries from `from` on, up to `window` of them: applied (or, in a dry run, simulated) if `last`,
+    /// verified if not.
+    fn send(&mut self, host: usize, from: usize, window: usize, last: bool) {
+        let check = self.engine.shared.options.check;
+        // One batch per machine, identity and kind of run, in the order in which they are first needed.
+        let mut batches: Vec<(Arc<Machine>, Option<Arc<Become>>, bool, Vec<crate::protocol::Call>, Vec<(u64, usize)>)> = Vec::new();
+        let mut raw: Option<(Arc<Machine>, Option<Arc<Become>>, String, (u64, usize))> = None;
+        'entries: for (index, entry) in self.hosts[host].queue.iter().enumerate().skip(from).take(window) {
+            let AheadKind::Task(task) = &entry.kind else { continue };
+            let flags = &task.planned.flags;
+            if !last && index > 0 && !entry_verifiable(task) {
+                break;
+            }
+            let remaining: Vec<usize> = task
+                .planned
+                .items
+                .iter()
+                .enumerate()
+                .filter(|(number, item)| {
+                    matches!(item.step, Work::Remote(_)) && task.reports[*number].as_ref().is_none_or(|(_, last)| !last)
+                })
+                .map(|(number, _)| number)
+                .collect();
+            if task.in_flight() {
+                break;
+            }
+            let retrying = flags.retries.is_some();
+            for number in remaining {
+                let Work::Remote(remote) = &task.planned.items[number].step else { continue };
+                if let Some(command) = &remote.raw {
+                    if batches.is_empty() {
+                        raw = Some((remote.machine.clone(), remote.identity.clone(), command.clone(), (entry.serial, number)));
+                    }
+                    break 'entries;
+                }
+                let dry = check && flags.check;
+                let same = |batch: &(Arc<Machine>, Option<Arc<Become>>, bool, _, _)| {
+                    batch.0.id == remote.machine.id && same_identity(&batch.1, &remote.identity) && batch.2 == dry
+                };
+                let position = batches.iter().position(same);
+                let position = match position {
+                    Some(position) => position,
+                    None if last && !batches.is_empty() => break 'entries,
+                    None => {
+                        batches.push((remote.machine.clone(), remote.identity.clone(), dry, Vec::new(), Vec::new()));
+                        batches.len() - 1
+                    }
+                };
+                let batch = &mut batches[position];
+                let mut call = remote.call.clone();
+                call.id = u32::try_from(batch.3.len()).unwrap_or(u32::MAX);
+                call.group = u32::try_from(index).unwrap_or(u32::MAX);
+                call.go_on = flags.ignore_errors;
+                call.check = flags.check && !check;
+                batch.3.push(call);
+                batch.4.push((entry.serial, number));
+                if retrying {
+                    break 'entries;
+                }
+            }
+        }
+        let mode_of = |dry: bool| match (dry, last) {
+            (true, _) => Mode::Check,
+            (false, true) => Mode::Apply,
+            (false, false) => Mode::Verify,
+        };
+        for (machine, identity, dry, calls, map) in batches {
+            if calls.is_empty() {
+                continue;
+            }
+            let id = self.engine.next_batch();
+            self.mark(host, &map, id);
+            self.sent.insert(id, Sent { host, calls: map, last });
+            let batch = Batch { id, mode: mode_of(dry), tasks: calls };
+            self.engine.sessions.submit(
+                machine.id,
+                &machine.target,
+                identity.as_ref(),
+                dry,
+                batch,
+                self.engine.shared.blobs.clone(),
+            );
+        }
+        if let Some((machine, identity, command, call)) = raw {
+            let id = self.engine.next_batch();
+            self.mark(host, &[call], id);
+            self.sent.insert(id, Sent { host, calls: vec![call], last: true });
+            if check {
+                let report = Report {
+                    status: Status::Skipped,
+                    result: Value::map(map_of([("skipped", Value::Bool(true)), ("changed", Value::Bool(false))])),
+                    ..Report::default()
+                };
+                self.take_report(id, report);
+            } else {
+                self.engine.sessions.raw(machine.id, &machine.target, identity.as_ref(), command, id);
+            }
+        }
+    }
+
+    fn mark(&mut self, host: usize, calls: &[(u64, usize)], batch: u64) {
+        for (serial, item) in calls {
+            if let Some(task) = self.entry_mut(host, *serial) {
+                task.batches[*item] = Some(batch);
+                task.reports[*item] = None;
+            }
+        }
+    }
+
+    fn entry_mut(&mut self, host: usize, serial: u64) -> Option<&mut TaskAhead> {
+        let queue = &mut self.hosts[host].queue;
+        let index = queue.binary_search_by_key(&serial, |entry| entry.serial).ok()?;
+        match &mut queue[index].kind {
+            AheadKind::Task(task) => Some(task),
+            _ => None,
+        }
+    }
+
+    fn take_event(&mut self, event: SessionEvent) {
+        match event {
+            SessionEvent::Ended { batch, report, .. } => self.take_report(batch, *report),
+            SessionEvent::BatchEnded { batch, .. } => self.batch_ended(batch),
+            SessionEvent::Unreachable { batches, error, .. } => {
+                let unreachable = error.class() == Class::Unreachable;
+                for batch in batches {
+                    self.batch_lost(batch, &error.to_string(), unreachable);
+                }
+            }
+            SessionEvent::Raw { request, outcome: Ok(output), .. } => {
+                let code = output.code;
+                let mut result = map_of([
+                    ("rc", Value::from(code)),
+                    ("stdout", Value::from(output.stdout_text())),
+                    ("stderr", Value::from(output.stderr_text())),
+                    ("changed", Value::Bool(true)),
+                ]);
+                if code != 0 {
+                    result.insert(Value::str("failed"), Value::Bool(true));
+                    result.insert(Value::str("msg"), Value::str("non-zero return code"));
+                }
+                let status = if code == 0 { Status::Changed } else { Status::Failed };
+                self.take_report(request, Report { status, result: Value::map(result), ..Report::default() });
+                self.batch_ended(request);
+            }
+            SessionEvent::Raw { request, outcome: Err(error), .. } => {
+                self.batch_lost(request, &error.to_string(), error.class() == Class::Unreachable);
+            }
+            SessionEvent::File { batch, task, bytes, .. } => self.engine.receive_file(batch, task, &bytes),
+            SessionEvent::Connected { host, timings, .. } => {
+                let host = self.engine.machine_name(host);
+                let millis = u64::try_from((timings.connect + timings.start).as_millis()).unwrap_or(u64::MAX);
+                self.engine.tell(Event::Connected { host, millis, pushed: timings.pushed > 0 });
+            }
+            SessionEvent::Waiting { host, holder } => {
+                let host = self.engine.machine_name(host);
+                self.engine.tell(Event::Waiting { host, holder });
+            }
+            SessionEvent::Started { .. } => {}
+        }
+    }
+
+    fn take_report(&mut self, batch: u64, report: Report) {
+        let Some(sent) = self.sent.get(&batch) else { return };
+        let Some((serial, item)) = sent.calls.get(report.task as usize).copied() else { return };
+        let (host, last) = (sent.host, sent.last);
+        let last = last || matches!(report.status, Status::Ok | Status::Skipped);
+        let Some(task) = self.entry_mut(host, serial) else { return };
+        // A report of a batch that was voided since says nothing any more.
+        if task.batches[item] == Some(batch) {
+            if !last {
+                task.batches[item] = None;
+            }
+            task.reports[item] = Some((report, last));
+        }
+        if last {
+            let state = &mut self.hosts[host];
+            state.window = (state.window * 2).min(WINDOW_MAX);
+        }
+    }
+
+    fn batch_ended(&mut self, batch: u64) {
+        let Some(sent) = self.sent.remove(&batch) else { return };
+        for (serial, item) in sent.calls {
+            if let Some(task) = self.entry_mut(sent.host, serial)
+                && task.batches[item] == Some(batch)
+                && task.reports[item].is_none()
+            {
+                task.batches[item] = None;
+            }
+        }
+    }
+
+    fn batch_lost(&mut self, batch: u64, error: &str, unreachable: bool) {
+        let Some(sent) = self.sent.get(&batch) else { return };
+        let (host, calls) = (sent.host, sent.calls.clone());
+        let front = self.hosts[host].queue.front().map(|entry| entry.serial);
+        for (serial, item) in calls {
+            let at_hand = front == Some(serial);
+            let Some(task) = self.entry_mut(host, serial) else { continue };
+            if task.batches[item] != Some(batch) || task.reports[item].is_some() {
+                continue;
+            }
+            if at_hand {
+                let result = map_of([
+                    (if unreachable { "unreachable" } else { "failed" }, Value::Bool(true)),
+                    ("changed", Value::Bool(false)),
+                    ("msg", Value::str(error)),
+                ]);
+                let report = Report { status: Status::Failed, result: Value::map(result), ..Report::default() };
+                task.reports[item] = Some((report, true));
+            } else {
+                task.batches[item] = None;
+            }
+        }
+        self.sent.remove(&batch);
+    }
+
+    /// Turns a machine's report into an outcome, and records what it changed.
+    fn reported(&mut self, step: &Step, job: &Job, item: &PlannedItem, report: Report) -> ItemOutcome {
+        let mut result = match report.result {
+            Value::Map(map) => Arc::unwrap_or_clone(map),
+            _ => Map::new(),
+        };
+        if truthy(&result, "unreachable") {
+            return ItemOutcome { verdict: Verdict::Unreachable, result, diagnostic: None };
+        }
+        if let Work::Remote(remote) = &item.step {
+            if let Some(after) = &remote.after {
+                let key = self.front(job.host).and_then(|ahead| ahead.batches.get(job.next).copied().flatten());
+                self.engine.after(after, key.map(|batch| (batch, report.task)), &mut result);
+            }
+            let host = item.delegate.as_ref().map_or_else(|| self.hosts[job.host].name.clone(), |(name, _)| name.clone());
+            if !report.changes.is_empty() || !report.applied.is_empty() {
+                self.engine.tell(Event::Recorded {
+                    host,
+                    task: step.info.clone(),
+                    changes: report.changes,
+                    applied: report.applied,
+                });
+            }
+        }
+        if let Some(Value::List(warnings)) = result.get("warnings") {
+            for warning in warnings.iter() {
+                self.engine.tell(Event::Diagnostic(Diagnostic::warning(warning.to_text())));
+            }
+        }
+        let diagnostic = truthy(&result, "failed").then(|| {
+            let message = result.get("msg").map(Value::to_text).unwrap_or_default();
+            Diagnostic::error(message).at(Some(step.task.origin.clone()))
+        });
+        ItemOutcome { verdict: settle::verdict_of(&result), result, diagnostic }
+    }
+
+    fn name_stuck_hosts(&mut self) {
+        let mut stuck = Vec::new();
+        for group in &self.groups {
+            let Some(step) = &group.step else { continue };
+            for job in step.jobs.iter().filter(|job| !job.done) {
+                let host = &self.hosts[job.host];
+                if let Some(since) = host.since {
+                    let seconds = since.elapsed().as_secs();
+                    if seconds >= host.named_at {
+                        stuck.push((job.host, step.info.title.clone(), seconds));
+                    }
+                }
+            }
+        }
+        for (host, task, seconds) in stuck {
+            self.hosts[host].named_at = seconds * 2;
+            let host = self.hosts[host].name.clone();
+            self.engine.tell(Event::Stuck { host, task, seconds });
+        }
+    }
+
+    // ---- effects ----
+
+    fn apply_effects(&mut self, step: &Step, host: usize, effects: &[Effect], result: &mut Map) {
+        let receivers: Vec<usize> = if step.once.is_empty() { vec![host] } else { step.once.clone() };
+        for effect in effects {
+            match effect {
+                Effect::SetFacts { vars, cacheable } => {
+                    let delegated = self.delegated_facts(host);
+                    let set = |known: &mut crate::vars::HostVars| {
+                        for (name, value) in vars {
+                            known.set(&name.to_text(), value.untrusted());
+                        }
+                        if *cacheable {
+                            known.add_facts(vars);
+                        }
+                    };
+                    if let Some(name) = delegated {
+                        let mut known = self.engine.shared.host_vars(&name).as_ref().clone();
+                        set(&mut known);
+                        self.engine.shared.vars.publish(&known);
+                        if let Some(other) = self.by_name.get(&name).copied() {
+                            self.hosts[other].vars = Arc::new(known);
+                        }
+                        continue;
+                    }
+                    for receiver in &receivers {
+                        let mut known = self.hosts[*receiver].vars.as_ref().clone();
+                        set(&mut known);
+                        self.set_vars(*receiver, known);
+                    }
+                }
+                Effect::IncludeVars(map) => {
+                    for receiver in &receivers {
+                        let mut known = self.hosts[*receiver].vars.as_ref().clone();
+                        let included = Arc::make_mut(&mut known.included);
+                        included.extend(map.iter().map(|(key, value)| (key.clone(), value.clone())));
+                        self.set_vars(*receiver, known);
+                    }
+                }
+                Effect::AddHost { name, groups, vars } => {
+                    let changed = self.engine.change_inventory(|inventory| inventory.add_host(name, groups, vars));
+                    result.insert(Value::str("changed"), Value::Bool(changed));
+                }
+                Effect::GroupBy { group, parents } => {
+                    let name = self.hosts[host].name.clone();
+                    let changed = self.engine.change_inventory(|inventory| inventory.add_group(group, parents, &[&name]));
+                    result.insert(Value::str("changed"), Value::Bool(changed));
+                    if changed {
+                        self.refresh_inventory_vars();
+                    }
+                }
+                Effect::Stats { data, per_host, aggregate } => {
+                    let name = if *per_host { self.hosts[host].name.clone() } else { "_run".into() };
+                    self.engine.add_stats(&name, data, *aggregate);
+                }
+            }
+        }
+    }
+
+    fn delegated_facts(&self, host: usize) -> Option<Arc<str>> {
+        let ahead = self.front(host)?;
+        if !ahead.planned.flags.delegate_facts {
+            return None;
+        }
+        ahead.planned.items.iter().find_map(|item| item.delegate.as_ref()).map(|(name, _)| name.clone())
+    }
+
+    fn set_vars(&mut self, host: usize, vars: crate::vars::HostVars) {
+        self.engine.shared.vars.publish(&vars);
+        self.hosts[host].vars = Arc::new(vars);
+    }
+
+    pub(super) fn refresh_inventory_vars(&mut self) {
+        let inventory = self.engine.inventory();
+        let dir = self.play.play.path.parent().map(std::path::PathBuf::from);
+        for host in 0..self.hosts.len() {
+            let mut vars = self.hosts[host].vars.as_ref().clone();
+            if let Ok(layers) = inventory.var_layers(&vars.name, dir.as_deref()) {
+                vars.inventory = layers;
+            }
+            self.set_vars(host, vars);
+            self.hosts[host].forget_plans();
+        }
+    }
+
+    // ---- notifications ----
+
+    fn name_handlers(&mut self) {
+        let names = self.play.handlers.iter().map(|handler| {
+            let scope = crate::vars::Scope {
+                role: handler.role.clone(),
+                keywords: Some(handler.keywords.clone()),
+                ..crate::vars::Scope::of_host(&self.engine.shared.vars, &self.play.vars, &Arc::default())
+            };
+            let bound = Planner { shared: &self.engine.shared, play: &self.play, task: handler, host: &Arc::default(), ahead: false }.bind(scope);
+            match &handler.name {
+                Some(name) => self.engine.shared.templar.render(name, &bound.context()).map_or_else(|_| name.to_text(), |name| name.to_text()),
+                None => handler.action_written.clone(),
+            }
+        });
+        self.handler_names = names.collect();
+    }
+
+    fn notify(&mut self, step: &Step, job: &Job, items: &[PlannedItem]) {
+        if step.task.notify.is_empty() {
+            return;
+        }
+        let receivers: Vec<usize> = if step.once.is_empty() { vec![job.host] } else { step.once.clone() };
+        let mut names: Vec<String> = Vec::new();
+        for (item, outcome) in items.iter().zip(&job.outcomes) {
+            if outcome.verdict == Verdict::Skipped {
+                continue;
+            }
+            let planner = self.planner(&step.task, job.host);
+            let mut scope = planner.scope();
+            scope.local.extend(item.local.iter().map(|(key, value)| (key.clone(), value.clone())));
+            let bound = planner.bind(scope);
+            for name in &step.task.notify {
+                match self.engine.shared.templar.render(name, &bound.context()) {
+                    Ok(Value::List(list)) => names.extend(list.iter().map(Value::to_text)),
+                    Ok(Value::Null | Value::Omit) => {}
+                    Ok(name) => names.push(name.to_text()),
+                    Err(error) => {
+                        self.engine.pending_stop = Some(Stop::Error(Diagnostic::error(error.message).at(error.origin)));
+                        return;
+                    }
+                }
+            }
+        }
+        for name in names {
+            let found = self.find_handlers(&name, &step.task);
+            if found.is_empty() {
+                let known: Vec<&str> = self.handler_names.iter().map(String::as_str).collect();
+                let mut diagnostic = Diagnostic::error(format!(
+                    "The requested handler '{name}' was not found in either the main handlers list nor in the listening handlers list"
+                ))
+                .at(step.task.notify.iter().find_map(|name| name.origin().cloned()).or_else(|| Some(step.task.origin.clone())));
+                if let Some(meant) = crate::diagnostic::did_you_mean(&name, known) {
+                    diagnostic = diagnostic.hint(format!("did you mean `{meant}`?"));
+                }
+                self.engine.pending_stop = Some(Stop::Error(diagnostic));
+                return;
+            }
+            for receiver in &receivers {
+                for index in &found {
+                    let state = &mut self.hosts[*receiver];
+                    if state.cursor.notified.insert(*index) {
+                        // A flush that was walked over with nothing to run has something to run now.
+                        if let Some(flush) = state.queue.iter().position(|entry| matches!(entry.kind, AheadKind::Flush)) {
+                            state.forget_from(flush.max(1));
+                        }
+                        if let Some(walker) = &mut state.walker {
+                            walker.notified.insert(*index);
+                        }
+                        for entry in &mut state.queue {
+                            entry.before.notified.insert(*index);
+                        }
+                        let host = state.name.clone();
+                        let handler = self.handler_names[*index].clone();
+                        self.engine.tell(Event::Notified { handler, host });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Handlers by name (the last one defined) and by topic (all that listen).
+    fn find_handlers(&self, name: &str, _task: &Task) -> Vec<usize> {
+        let mut found = Vec::new();
+        let handlers = &self.play.handlers;
+        let full = |index: usize| -> Vec<String> {
+            let plain = self.handler_names[index].clone();
+            match &handlers[index].role {
+                Some(role) => vec![format!("{} : {plain}", role.name), plain],
+                None => vec![plain],
+            }
+        };
+        if let Some(index) = (0..handlers.len()).rev().find(|index| full(*index).iter().any(|known| known == name)) {
+            found.push(index);
+        }
+        for (index, handler) in handlers.iter().enumerate() {
+            let listens = handler.listen.iter().any(|topic| {
+                topic == name || handler.role.as_ref().is_some_and(|role| format!("{} : {topic}", role.name) == name)
+            });
+            if listens && !found.contains(&index) {
+                found.push(index);
+            }
+        }
+        found
+    }
+
+    // ---- includes and meta ----
+
+    fn include(&mut self, task: &Arc<Task>, participants: &[usize]) -> Result<(), Stop> {
+        let planner_info = self.planner(task, participants[0]).info(self.engine.shared.options.check);
+        self.announce(&planner_info);
+        let mut told: BTreeMap<(u32, String), (Vec<Arc<str>>, String, Option<String>)> = BTreeMap::new();
+        let mut entering: Vec<(usize, Vec<Arc<Included>>)> = Vec::new();
+        for host in participants.iter().copied() {
+            let resolved = include::resolve(&self.planner(task, host));
+            let walked = matches!(self.hosts[host].queue.front().map(|entry| &entry.kind), Some(AheadKind::Include(_)));
+            match resolved {
+                Ok(resolved) => {
+                    let name = self.hosts[host].name.clone();
+                    for (included, label) in resolved.included.iter().zip(&resolved.labels) {
+                        let key = (included.ordinal, label.clone().unwrap_or_default());
+                        let entry = told.entry(key).or_insert_with(|| (Vec::new(), included.what.clone(), label.clone()));
+                        entry.0.push(name.clone());
+                    }
+                    if resolved.included.is_empty() {
+                        let step = Step { task: task.clone(), info: planner_info.clone(), jobs: Vec::new(), once: Vec::new(), throttle: 0 };
+                        self.tell_settled(&step, host, resolved.results.first().cloned().map(ItemOutcome::settled));
+                    }
+                    if let Some(register) = &task.register {
+                        let value = resolved.results.last().map(|settled| settle::registered(&settled.result)).unwrap_or_default();
+                        let mut vars = self.hosts[host].vars.as_ref().clone();
+                        vars.set(register, value);
+                        self.set_vars(host, vars);
+                    }
+                    if walked {
+                        self.hosts[host].queue.pop_front();
+                    } else {
+                        self.hosts[host].forget();
+                    }
+                    entering.push((host, resolved.included));
+                }
+                Err(error) => {
+                    let settled = match error {
+                        crate::engine::plan::PlanError::Failed(settled) => *settled,
+                        crate::engine::plan::PlanError::Pending => crate::engine::plan::failed(task, "a result that this include needs never arrived"),
+                    };
+                    let ignored = task.keywords.ignore_errors.as_ref().is_some_and(|value| value.to_bool() == Some(true));
+                    let step = Step { task: task.clone(), info: planner_info.clone(), jobs: Vec::new(), once: Vec::new(), throttle: 0 };
+                    let rescued = !ignored && self.hosts[host].cursor.would_rescue();
+                    let mut vars = self.hosts[host].vars.as_ref().clone();
+                    vars.set("ansible_failed_result", settle::registered(&settled.result));
+                    vars.set("ansible_failed_task", failed_task_value(&step));
+                    self.set_vars(host, vars);
+                    self.tell_failed(&step, host, ItemOutcome::settled(settled), ignored, rescued);
+                    if ignored {
+                        self.hosts[host].forget();
+                        self.hosts[host].cursor.advance(true);
+                    } else {
+                        self.fail_host(host);
+                        self.update_play_hosts();
+                    }
+                }
+            }
+        }
+        for ((_, _), (hosts, what, label)) in told {
+            for host in &hosts {
+                self.engine.count_ok(host);
+            }
+            self.engine.tell(Event::Included { what, hosts, item: label });
+        }
+        let mut brought: Vec<Arc<Included>> = Vec::new();
+        for (host, included) in entering {
+            include::enter(&mut self.hosts[host].cursor, &included);
+            for one in included {
+                if !brought.iter().any(|known| Arc::ptr_eq(known, &one)) {
+                    brought.push(one);
+                }
+            }
+        }
+        self.adopt(&brought);
+        Ok(())
+    }
+
+    /// Handlers and public variables of included roles become the play's.
+    fn adopt(&mut self, included: &[Arc<Included>]) {
+        let known: HashSet<u64> = self.play.handlers.iter().map(|handler| handler.id).collect();
+        let new: Vec<Arc<Task>> =
+            included.iter().flat_map(|one| one.handlers.iter()).filter(|handler| !known.contains(&handler.id)).cloned().collect();
+        let public: Vec<_> = included
+            .iter()
+            .filter_map(|one| one.role.clone())
+            .filter(|role| role.public && !self.play.vars.public_roles.iter().any(|known| known.id == role.id))
+            .collect();
+        if new.is_empty() && public.is_empty() {
+            return;
+        }
+        let mut vars = crate::vars::PlayVars {
+            vars: self.play.vars.vars.clone(),
+            prompted: self.play.vars.prompted.clone(),
+            public_roles: self.play.vars.public_roles.clone(),
+            magic: self.play.vars.magic.clone(),
+        };
+        vars.public_roles.extend(public);
+        let handlers: Arc<[Arc<Task>]> = self.play.handlers.iter().cloned().chain(new).collect();
+        self.play = Arc::new(PlayState { play: self.play.play.clone(), vars: Arc::new(vars), handlers });
+        self.name_handlers();
+    }
+
+    fn tell_settled(&mut self, step: &Step, host: usize, outcome: Option<ItemOutcome>) {
+        let outcome = outcome.unwrap_or_else(|| settle::aggregate(&[], &[], "item", None));
+        self.tell_failed(step, host, outcome, false, false);
+    }
+
+    fn tell_failed(&mut self, step: &Step, host: usize, outcome: ItemOutcome, ignored: bool, rescued: bool) {
+        let result = TaskResult {
+            host: self.hosts[host].name.clone(),
+            task: step.info.clone(),
+            delegate: None,
+            verdict: outcome.verdict,
+            ignored,
+            rescued,
+            looped: false,
+            result: Value::map(outcome.result),
+            label: None,
+            verbose_always: false,
+            diagnostic: outcome.diagnostic,
+            millis: 0,
+        };
+        self.engine.count(&result);
+        self.engine.tell(Event::Result(result));
+    }
+
+    fn meta(&mut self, task: &Arc<Task>, participants: &[usize]) -> Result<(), Stop> {
+        let name = include::meta_name(task).to_string();
+        let info = self.planner(task, participants[0]).info(false);
+        if !task.implicit {
+            self.announce(&info);
+        }
+        let linear = self.strategy == Strategy::Linear;
+        let once = linear && matches!(name.as_str(), "clear_facts" | "clear_host_errors" | "end_play" | "end_batch" | "refresh_inventory");
+        let judged: Vec<usize> = if once { participants[..1].to_vec() } else { participants.to_vec() };
+        let mut applies = Vec::new();
+        let step = Step { task: task.clone(), info, jobs: Vec::new(), once: Vec::new(), throttle: 0 };
+        for host in judged {
+            let outcome = {
+                let planner = self.planner(task, host);
+                let bound = planner.bind(planner.scope());
+                planner.condition(&task.keywords.when, &bound).map(|unmet| unmet.is_none())
+            };
+            match outcome {
+                Ok(true) => applies.push(host),
+                Ok(false) => {
+                    if !task.implicit {
+                        let result = TaskResult {
+                            host: self.hosts[host].name.clone(),
+                            task: step.info.clone(),
+                            delegate: None,
+                            verdict: Verdict::Skipped,
+                            ignored: false,
+                            rescued: false,
+                            looped: false,
+                            result: Value::map(map_of([("skipped", Value::Bool(true)), ("msg", Value::str(name.as_str()))])),
+                            label: None,
+                            verbose_always: false,
+                            diagnostic: None,
+                            millis: 0,
+                        };
+                        self.engine.tell(Event::Result(result));
+                    }
+                }
+                Err(error) => {
+                    let outcome = ItemOutcome::settled(crate::engine::plan::failure(&error));
+                    let rescued = self.hosts[host].cursor.would_rescue();
+                    self.tell_failed(&step, host, outcome, false, rescued);
+                    self.fail_host(host);
+                }
+            }
+        }
+        if once && !applies.is_empty() {
+            applies = participants.to_vec();
+        }
+        // The place moves on first; what the action does may move it further.
+        for host in participants.iter().copied() {
+            if !self.hosts[host].is_active() {
+                continue;
+            }
+            let walked = matches!(self.hosts[host].queue.front().map(|entry| &entry.kind), Some(AheadKind::Flush));
+            if walked && name == "flush_handlers" && self.hosts[host].cursor.notified.is_empty() {
+                self.hosts[host].queue.pop_front();
+                self.hosts[host].cursor.advance(false);
+                continue;
+            }
+            self.hosts[host].forget();
+            if name == "flush_handlers" && applies.contains(&host) && !self.hosts[host].cursor.notified.is_empty() {
+                let handlers = self.play.handlers.clone();
+                self.hosts[host].cursor.flush(handlers);
+            } else if name != "end_role" || !applies.contains(&host) {
+                self.hosts[host].cursor.advance(false);
+            }
+        }
+        match name.as_str() {
+            "flush_handlers" | "noop" => {}
+            "end_host" => {
+                for host in applies {
+                    self.hosts[host].state = HostState::Ended;
+                }
+            }
+            "end_play" if !applies.is_empty() => {
+                if linear {
+                    self.end_play = true;
+                } else {
+                    for host in applies {
+                        self.hosts[host].state = HostState::Ended;
+                    }
+                }
+            }
+            "end_batch" if !applies.is_empty() => self.end_batch = true,
+            "end_role" => {
+                for host in applies {
+                    self.hosts[host].cursor.end_role();
+                }
+            }
+            "clear_facts" => {
+                for host in applies {
+                    let mut vars = self.hosts[host].vars.as_ref().clone();
+                    vars.clear_facts();
+                    self.set_vars(host, vars);
+                }
+            }
+            "clear_host_errors" if !applies.is_empty() => self.engine.clear_host_errors(),
+            "refresh_inventory" if !applies.is_empty() => {
+                self.engine.refresh_inventory()?;
+                self.refresh_inventory_vars();
+            }
+            "reset_connection" => {
+                for host in applies {
+                    self.engine.reset_connection(&self.hosts[host].name.clone());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    // ---- the engine's own actions ----
+
+    fn engine_action(
+        &mut self,
+        job: &mut Job,
+        action: &str,
+        args: &Map,
+        machine: Option<&Arc<Machine>>,
+        identity: Option<&Arc<Become>>,
+    ) -> Option<ItemOutcome> {
+        let _ = (machine, identity);
+        match action {
+            "ansible.builtin.pause" => crate::engine::pause::work(self.engine, &mut job.memory, &mut job.not_before, args),
+            _ => Some(ItemOutcome {
+                result: map_of([("failed", Value::Bool(true)), ("msg", Value::str(format!("{action} is not supported yet")))]),
+                verdict: Verdict::Failed,
+                diagnostic: None,
+            }),
+        }
+    }
+}
+
+impl Job {
+    fn empty() -> Job {
+        Job {
+            host: 0,
+            next: 0,
+            outcomes: Vec::new(),
+            attempt: 1,
+            not_before: None,
+            sent: false,
+            done: true,
+            started: Instant::now(),
+            memory: Map::new(),
+        }
+    }
+}
+
+fn truthy(result: &Map, name: &str) -> bool {
+    result.get(name).is_some_and(Value::truthy)
+}
+
+fn same_identity(a: &Option<Arc<Become>>, b: &Option<Arc<Become>>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        _ => false,
+    }
+}
+
+fn entry_verifiable(task: &TaskAhead) -> bool {
+    task.planned.items.iter().all(|item| match &item.step {
+        Work::Remote(remote) => remote.verifiable && remote.raw.is_none() && item.delegate.is_none(),
+        _ => true,
+    })
+}
+
+/// Actions whose `ansible_facts` are variables that they have set themselves.
+fn is_own_fact_action(action: &str) -> bool {
+    matches!(action, "ansible.builtin.set_fact" | "ansible.builtin.include_vars")
+}
+
+fn empty_item() -> PlannedItem {
+    PlannedItem {
+        local: Map::new(),
+        item: None,
+        label: None,
+        step: Work::Done(crate::engine::plan::Settled::default()),
+        delegate: None,
+    }
+}
+
+/// `ansible_failed_task`.
+fn failed_task_value(step: &Step) -> Value {
+    Value::map(map_of([
+        ("name", Value::str(step.info.name.as_str())),
+        ("action", Value::str(step.task.action_written.as_str())),
+        ("args", Value::Map(step.task.args.clone()).untrusted()),
+        ("register", Value::from(step.task.register.clone())),
+        ("tags", Value::list(step.task.keywords.tags.iter().map(Value::untrusted).collect())),
+    ]))
+}
+
+/// The items of a play's whole run, in order.
+pub fn sections(play: &crate::playbook::Play, gather: Option<Arc<Task>>, flush: &Arc<Task>) -> Vec<Item> {
+    let mut items = Vec::new();
+    items.extend(gather.map(Item::Task));
+    items.extend(play.pre_tasks.iter().cloned());
+    items.push(Item::Task(flush.clone()));
+    items.extend(play.role_tasks.iter().cloned());
+    items.extend(play.tasks.iter().cloned());
+    items.push(Item::Task(flush.clone()));
+    items.extend(play.post_tasks.iter().cloned());
+    items.push(Item::Task(flush.clone()));
+    items
+}
+
+/// A queue's entries by kind, for tests.
+#[cfg(test)]
+pub(super) fn kinds(queue: &std::collections::VecDeque<crate::engine::host::Ahead>) -> Vec<&'static str> {
+    queue
+        .iter()
+        .map(|entry| match entry.kind {
+            AheadKind::Task(_) => "task",
+            AheadKind::Include(_) => "include",
+            AheadKind::Flush => "flush",
+        })
+        .collect()
+}
