@@ -1050,7 +1050,7 @@ impl<'e> PlayRun<'e> {
         }
         if last {
             let state = &mut self.hosts[host];
-            state.window = (state.window * 2).min(WINDOW_MAX);
+            state.window = state.window.saturating_mul(2).min(WINDOW_MAX);
         }
     }
 
