@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::system::{System, SystemError};
 use crate::value::{Map, Value};
 
+pub mod acl;
 pub mod apt;
 pub mod apt_key;
 pub mod apt_repository;
@@ -18,11 +19,15 @@ pub mod args;
 pub mod assemble;
 pub mod authorized_key;
 pub mod blockinfile;
+pub mod capabilities;
 pub mod clock;
 pub mod command;
+#[cfg(test)]
+pub(crate) mod contract;
 pub mod copy;
 pub mod cron;
 pub mod deb822_repository;
+mod dpkg;
 pub mod facts;
 pub mod fetch;
 pub mod file;
@@ -33,11 +38,14 @@ pub mod getent;
 pub mod group;
 pub mod host;
 pub mod hostname;
+pub mod htpasswd;
 pub mod http;
 pub mod ini_file;
 pub mod lineinfile;
 pub mod modprobe;
 pub mod package;
+pub mod pam_limits;
+pub mod patch;
 pub mod ping;
 pub mod regex;
 pub mod registry;
@@ -56,9 +64,6 @@ pub mod unarchive;
 pub mod uri;
 pub mod user;
 pub mod wait_for;
-#[cfg(test)]
-pub(crate) mod contract;
-mod dpkg;
 
 /// What a module's verdict depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
