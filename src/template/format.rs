@@ -97,7 +97,10 @@ fn field(
     while !rest.is_empty() {
         if let Some(after) = rest.strip_prefix('.') {
             let end = after.find(['.', '[']).unwrap_or(after.len());
-            value = ops::attribute(&value, &after[..end])?;
+            let name = &after[..end];
+            value = ops::own_attribute(&value, name)?.ok_or_else(|| {
+                wrong(format!("'{}' object has no attribute '{name}'", super::object::type_name(&value)))
+            })?;
             rest = &after[end..];
         } else if let Some(after) = rest.strip_prefix('[') {
             let end = after.find(']').ok_or_else(|| wrong("Missing ']' in format string"))?;

@@ -273,7 +273,8 @@ impl<'a> Lexer<'a> {
     }
 
     fn raw(&mut self, open_modifier: Option<u8>) -> Result<(), TemplateError> {
-        self.after_tag(open_modifier, true);
+        // A newline behind `{% raw %}` is part of the text, whatever the rules for blocks.
+        self.after_tag(open_modifier, false);
         let mut from = self.position;
         loop {
             let Some(offset) = self.source[from..].find(self.syntax.block_start.as_str()) else {

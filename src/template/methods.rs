@@ -143,6 +143,15 @@ pub(super) fn property(value: &V, name: &str) -> R<Option<V>> {
             _ => None,
         });
     }
+    if let Py::List(pair) = py(value)
+        && pair.group
+    {
+        return match name {
+            "grouper" => pair.get(0),
+            "list" => pair.get(1),
+            _ => Ok(None),
+        };
+    }
     if let Some(span) = value.downcast_object_ref::<Span>() {
         return Ok(match name {
             "days" => Some(V::from(span.days())),

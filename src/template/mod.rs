@@ -5,6 +5,8 @@
 //! it. Variables are rendered when they are touched, containers item by item; a failure is a value until
 //! somebody uses it, so that `default` works on any chain. Nothing outside of this folder names the engine.
 
+#[cfg(test)]
+mod corpus;
 mod error;
 mod filters;
 mod format;
@@ -25,7 +27,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
-use minijinja::value::Value as V;
 
 pub use error::{TemplateError, TemplateErrorKind};
 pub use lexer::Syntax;
@@ -532,7 +533,8 @@ impl Templar {
     fn file_inner(&self, path: &Path, source: &str, ctx: &Context<'_>, options: &FileOptions) -> R<String> {
         let (syntax, body) = header(source, &options.syntax)?;
         let moved = u32::from(body.len() != source.len());
-        let newline = syntax.newline_sequence.clone();
+        // The header's own newlines don't count for what is put back at the end.
+        let newline = options.syntax.newline_sequence.clone();
         let program = self.shared.compile_file(body, &syntax).map_err(|mut error| {
             error.line += moved;
             error
@@ -552,7 +554,7 @@ impl Templar {
             })?;
         let value = run::keep_newlines(body, value, &newline);
         match py(&value) {
-            Py::None | Py::Omit => Ok(run::keep_newlines(body, V::from(""), &newline).to_string()),
+            Py::None | Py::Omit => Ok(String::new()),
             Py::List(_) | Py::Dict(_) => object::lower(&value).map(|value| value.to_text()),
             _ => ops::to_text(&value),
         }

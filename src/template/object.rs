@@ -1,6 +1,7 @@
 //! Python's values as the engine sees them: lists, tuples and dicts that can be changed and whose items are
 //! rendered when they are touched; undefined and failed values; and the way from and to [`Value`].
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,6 +66,8 @@ enum Items {
 pub(super) struct List {
     items: Mutex<Items>,
     pub(super) tuple: bool,
+    /// A pair that `groupby` made: its parts have names.
+    pub(super) group: bool,
 }
 
 impl fmt::Debug for List {
@@ -93,6 +96,10 @@ impl List {
 
     /// The rendered item, which may be a marker.
     pub(super) fn get(&self, index: usize) -> R<Option<V>> {
+        touched_option(self.find(index)?)
+    }
+
+    fn find(&self, index: usize) -> R<Option<V>> {
         let (raw, scope) = match &*lock(&self.items) {
             Items::Own(items) => return Ok(items.get(index).cloned()),
             Items::Raw { items, scope, seen } => {
@@ -117,7 +124,7 @@ impl List {
     /// All items, rendered.
     pub(super) fn to_vec(&self) -> R<Vec<V>> {
         if let Items::Own(items) = &*lock(&self.items) {
-            return Ok(items.clone());
+            return items.iter().cloned().map(touched).collect();
         }
         let mut out = Vec::with_capacity(self.len());
         let mut index = 0;
@@ -130,7 +137,7 @@ impl List {
 
     /// Changes the items in place.
     pub(super) fn change<T>(&self, edit: impl FnOnce(&mut Vec<V>) -> T) -> R<T> {
-        let own = self.to_vec()?;
+        let own = tripping(false, || self.to_vec())?;
         let mut items = lock(&self.items);
         if let Items::Raw { .. } = &*items {
             *items = Items::Own(own);
@@ -210,6 +217,10 @@ impl Dict {
 
     /// The rendered value under `key`, which may be a marker.
     pub(super) fn get(&self, key: &Value) -> R<Option<V>> {
+        touched_option(self.find(key)?)
+    }
+
+    fn find(&self, key: &Value) -> R<Option<V>> {
         enum Found {
             Raw(usize, Value, Arc<Scope>),
             Lazy(Arc<str>, Arc<dyn Lazy>, Arc<Scope>),
@@ -261,6 +272,7 @@ impl Dict {
     /// All entries, rendered.
     pub(super) fn to_map(&self) -> R<IndexMap<Value, V>> {
         if let Entries::Own(map) = &*lock(&self.entries) {
+            map.values().try_for_each(|value| touched(value.clone()).map(drop))?;
             return Ok(map.clone());
         }
         let mut out = IndexMap::new();
@@ -274,7 +286,7 @@ impl Dict {
 
     /// Changes the entries in place.
     pub(super) fn change<T>(&self, edit: impl FnOnce(&mut IndexMap<Value, V>) -> T) -> R<T> {
-        let own = self.to_map()?;
+        let own = tripping(false, || self.to_map())?;
         let mut entries = lock(&self.entries);
         if !matches!(&*entries, Entries::Own(_)) {
             *entries = Entries::Own(own);
@@ -293,6 +305,30 @@ impl Dict {
     }
 }
 
+thread_local! {
+    static TRIPS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a function in which touching an undefined item fails (`true`: filters, tests, methods) or yields the
+/// undefined value (`false`: templates).
+pub(super) fn tripping<T>(trips: bool, run: impl FnOnce() -> T) -> T {
+    let before = TRIPS.replace(trips);
+    let result = run();
+    TRIPS.set(before);
+    result
+}
+
+fn touched(value: V) -> R {
+    if TRIPS.get() {
+        check(&value)?;
+    }
+    Ok(value)
+}
+
+fn touched_option(value: Option<V>) -> R<Option<V>> {
+    value.map(touched).transpose()
+}
+
 fn is_worth_keeping(raw: &Value) -> bool {
     match raw {
         Value::List(_) | Value::Map(_) | Value::Lazy(_) | Value::Vault(_) => true,
@@ -304,11 +340,41 @@ fn is_worth_keeping(raw: &Value) -> bool {
 // --- making values ---
 
 pub(super) fn list(items: Vec<V>) -> V {
-    V::from_object(List { items: Mutex::new(Items::Own(items)), tuple: false })
+    V::from_object(List { items: Mutex::new(Items::Own(items)), tuple: false, group: false })
 }
 
 pub(super) fn tuple(items: Vec<V>) -> V {
-    V::from_object(List { items: Mutex::new(Items::Own(items)), tuple: true })
+    V::from_object(List { items: Mutex::new(Items::Own(items)), tuple: true, group: false })
+}
+
+/// A group of `groupby`: its key and its members.
+pub(super) fn group(key: V, members: Vec<V>) -> V {
+    V::from_object(List { items: Mutex::new(Items::Own(vec![key, list(members)])), tuple: true, group: true })
+}
+
+/// What is written keeps what a container held at that moment.
+pub(super) fn snapshot(value: &V) -> V {
+    match py(value) {
+        Py::List(items) => {
+            let own = match &*lock(&items.items) {
+                Items::Own(own) => Some(own.clone()),
+                Items::Raw { .. } => None,
+            };
+            match own {
+                Some(own) if items.tuple => tuple(own),
+                Some(own) => list(own),
+                None => value.clone(),
+            }
+        }
+        Py::Dict(map) => {
+            let own = match &*lock(&map.entries) {
+                Entries::Own(own) => Some(own.clone()),
+                _ => None,
+            };
+            own.map_or_else(|| value.clone(), dict)
+        }
+        _ => value.clone(),
+    }
 }
 
 pub(super) fn dict(map: IndexMap<Value, V>) -> V {
@@ -509,6 +575,7 @@ pub(super) fn lift(value: &Value, scope: &Arc<Scope>) -> R {
                 seen: HashMap::new(),
             }),
             tuple: false,
+            group: false,
         }),
         Value::Map(map) => V::from_object(Dict {
             entries: Mutex::new(Entries::Raw {

@@ -549,7 +549,7 @@ fn no_attribute(value: &V, name: &str) -> V {
     ))
 }
 
-fn own_attribute(value: &V, name: &str) -> R<Option<V>> {
+pub(super) fn own_attribute(value: &V, name: &str) -> R<Option<V>> {
     if matches!(py(value), Py::Marker(_)) {
         return Ok(Some(value.clone()));
     }

@@ -423,7 +423,7 @@ impl<'t> Parser<'t> {
             if self.skip_op("(") {
                 let inner = self.target()?;
                 self.expect_op(")")?;
-                targets.push(Target::Many(inner));
+                targets.extend(inner);
             } else if self.is_op(")") || self.is_name("in") || self.is_op("=") {
                 break;
             } else {

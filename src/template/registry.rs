@@ -222,7 +222,8 @@ pub(super) fn invoke(kind: &str, function: &Function, args: Args, scope: &Arc<Sc
     {
         return Ok(found);
     }
-    let result = bind(function, args, scope).and_then(|mut call| (function.run)(&mut call));
+    let result = bind(function, args, scope)
+        .and_then(|mut call| object::tripping(!function.markers, || (function.run)(&mut call)));
     match result {
         Err(mut error) if !error.is_final() => {
             if !error.is_undefined() && !function.markers {
@@ -475,12 +476,7 @@ const CORE: &[(&str, Core)] = &[
         object::lock(&namespace.0).insert(name.to_owned(), at(a, 2)?.clone());
         Ok(V::UNDEFINED)
     }),
-    ("__no_else", |_, _| {
-        Ok(marker(TemplateError::undefined(
-            "",
-            "the inline if-expression evaluated to false and no else section was defined.",
-        )))
-    }),
+    ("__no_else", |_, _| Ok(V::from_object(super::special::Blank))),
     ("__unknown", |_, a| {
         let (kind, name) = (at(a, 0)?.as_str().unwrap_or_default(), at(a, 1)?.as_str().unwrap_or_default());
         let mut error =
@@ -561,7 +557,7 @@ const CORE: &[(&str, Core)] = &[
         if !direct && let Some(found) = args.first_marker() {
             return Ok(if is_marker(callee) { callee.clone() } else { found });
         }
-        settle(call_value(state, callee, args))
+        settle(object::tripping(!direct, || call_value(state, callee, args)))
     }),
     ("__method", |state, a| {
         let object = at(a, 0)?;
@@ -574,7 +570,7 @@ const CORE: &[(&str, Core)] = &[
         if !macro_module && let Some(found) = args.first_marker() {
             return Ok(found);
         }
-        settle(methods::call(state, object, name, args))
+        settle(object::tripping(!macro_module, || methods::call(state, object, name, args)))
     }),
 ];
 
@@ -611,9 +607,7 @@ fn add(
 pub(super) fn call_filter(name: &str, args: Args, scope: &Arc<Scope>) -> R {
     let function =
         filter(name).ok_or_else(|| TemplateError::runtime(format!("No filter named '{name}' found.")))?;
-    let value = invoke("filter", function, args, scope)?;
-    check(&value)?;
-    Ok(value)
+    invoke("filter", function, args, scope)
 }
 
 /// Calls a test by name, as `select('name', …)` does.

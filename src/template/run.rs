@@ -165,7 +165,7 @@ impl Frame {
             }
         }
         if let Some(buffer) = lock(&self.output).last_mut() {
-            buffer.push(value.clone());
+            buffer.push(object::snapshot(value));
         }
         Ok(())
     }
@@ -204,7 +204,8 @@ pub(super) fn concat(mut nodes: Vec<V>) -> R {
                 match py(node) {
                     Py::Str(text) => out.push_str(text),
                     Py::Omit => {}
-                    Py::List(_) | Py::Dict(_) => out.push_str(&ops::to_text(node)?),
+                    // Containers are finished first: tuples are lists and `omit` is gone.
+                    Py::List(_) | Py::Dict(_) => out.push_str(&object::lower(node)?.repr()),
                     _ => out.push_str(&ops::to_text(node)?),
                 }
             }
@@ -314,14 +315,14 @@ pub(super) fn execute(frame: &Arc<Frame>) -> R {
     let _depth = Depth::enter()?;
     FRAMES.with(|frames| frames.borrow_mut().push(frame.clone()));
     let mut sink = String::new();
-    let result = {
+    let result = object::tripping(false, || {
         let mut out = make_string_output(&mut sink);
         let root = V::from_object(Root(frame.clone()));
         let code = &frame.program.code;
         eval(&ENGINE, code, root, &NO_BLOCKS, &mut out, AutoEscape::None)
             .map(|(value, _)| value)
             .map_err(|error| from_engine(&error))
-    };
+    });
     FRAMES.with(|frames| frames.borrow_mut().pop());
     let value = result?;
     if frame.program.is_expression {
@@ -371,7 +372,7 @@ pub(super) fn render_text(text: &Text, scope: &Arc<Scope>) -> R {
         return Err(error.located(text.origin.as_ref()));
     }
     ACTIVE.with(|list| list.borrow_mut().push(active));
-    let result = render_active(&text.text, scope);
+    let result = object::tripping(false, || render_active(&text.text, scope));
     ACTIVE.with(|list| list.borrow_mut().pop());
     match result {
         Ok(value) => Ok(match value.downcast_object_ref::<object::Marker>() {
@@ -615,6 +616,7 @@ pub(super) fn include(state: &State<'_, '_>, name: &V, ignore_missing: bool, wit
     inner.sealed = !with_context;
     if with_context {
         inner.locals = visible_locals(state);
+        inner.locals.remove("loop");
     }
     let value = execute_template(inner).map_err(|error| error.context(format!("in {name}")))?;
     frame.write(&value)?;

@@ -138,6 +138,20 @@ impl Span {
     }
 }
 
+/// What an inline `if` without `else` yields: nothing in text, and no value.
+#[derive(Debug)]
+pub(super) struct Blank;
+
+impl Object for Blank {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn is_true(self: &Arc<Self>) -> bool {
+        false
+    }
+}
+
 /// A global function or a bound method, by name.
 #[derive(Debug)]
 pub(super) struct FunctionObject {
@@ -194,6 +208,8 @@ plain_object!(Bytes);
 pub(super) fn type_name(value: &V) -> &'static str {
     if value.downcast_object_ref::<Range>().is_some() {
         "range"
+    } else if value.downcast_object_ref::<Blank>().is_some() {
+        "Undefined"
     } else if value.downcast_object_ref::<Moment>().is_some() {
         "datetime"
     } else if value.downcast_object_ref::<Span>().is_some() {
@@ -222,7 +238,7 @@ pub(super) fn iterate(value: &V) -> Option<R<Vec<V>>> {
     if let Some(range) = value.downcast_object_ref::<Range>() {
         return Some(range.items());
     }
-    None
+    value.downcast_object_ref::<Blank>().map(|_| Ok(Vec::new()))
 }
 
 /// Python's `str()`.
@@ -233,6 +249,9 @@ pub(super) fn text(value: &V) -> R<String> {
         } else {
             format!("range({}, {}, {})", range.start, range.stop, range.step)
         });
+    }
+    if value.downcast_object_ref::<Blank>().is_some() {
+        return Ok(String::new());
     }
     if let Some(moment) = value.downcast_object_ref::<Moment>() {
         return Ok(moment.text());
@@ -262,8 +281,15 @@ pub(super) fn lower(value: &V, each: &dyn Fn(&V) -> R<Value>) -> R<Value> {
     if let Some(moment) = value.downcast_object_ref::<Moment>() {
         return Ok(Value::str(moment.iso()));
     }
-    if let Some(namespace) = value.downcast_object_ref::<Namespace>() {
-        let _ = namespace;
+    if value.downcast_object_ref::<Blank>().is_some() {
+        return Err(TemplateError::undefined(
+            "",
+            "the inline if-expression evaluated to false and no else section was defined.",
+        ));
+    }
+    let is_value = value.downcast_object_ref::<Namespace>().is_none();
+    if !is_value {
+        // Reported below by its type.
     } else if value.downcast_object_ref::<ModuleObject>().is_some()
         || value.downcast_object_ref::<Bytes>().is_some()
     {

@@ -190,6 +190,9 @@ fn negated(result: R) -> R {
 
 fn is_defined(call: &mut Call, wanted: bool) -> R {
     let input = call.input();
+    if input.downcast_object_ref::<super::special::Blank>().is_some() {
+        return Ok(V::from(!wanted));
+    }
     match check(&input) {
         Ok(()) => Ok(V::from(wanted)),
         Err(error) if error.is_undefined() => Ok(V::from(!wanted)),

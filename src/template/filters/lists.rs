@@ -7,7 +7,8 @@ use minijinja::value::Value as V;
 
 use crate::template::error::TemplateError;
 use crate::template::object::{
-    Py, R, check, dict, is_marker, iterate, key_value, list, marker, none, py, to_key, tuple, type_name,
+    Py, R, check, dict, group, is_marker, iterate, key_value, list, marker, none, py, to_key, tuple,
+    type_name,
 };
 use crate::template::ops::{self, Num, number};
 use crate::template::registry::{self, Args, Call, Function, function, lenient};
@@ -388,8 +389,9 @@ fn select(call: &mut Call, wanted: bool, by_attribute: bool) -> R {
 }
 
 fn group_by(call: &mut Call) -> R {
-    let (attribute, default, case_sensitive) = (call.arg(1), call.arg(2), call.flag(3, false)?);
-    let key = |item: &V, sensitive: bool| sort_key(item, attribute.as_ref(), sensitive, default.as_ref());
+    // A missing attribute is an error in spite of `default`: the reference trips over it before it looks.
+    let (attribute, case_sensitive) = (call.arg(1), call.flag(3, false)?);
+    let key = |item: &V, sensitive: bool| sort_key(item, attribute.as_ref(), sensitive, None);
     let items = sorted(call.items()?, false, |item| key(item, case_sensitive))?;
     let mut groups: Vec<(V, V, Vec<V>)> = Vec::new();
     for item in items {
@@ -399,7 +401,7 @@ fn group_by(call: &mut Call) -> R {
             _ => groups.push((folded, key(&item, true)?, vec![item])),
         }
     }
-    Ok(list(groups.into_iter().map(|(_, key, members)| tuple(vec![key, list(members)])).collect()))
+    Ok(list(groups.into_iter().map(|(_, key, members)| group(key, members)).collect()))
 }
 
 fn flatten(call: &mut Call) -> R {

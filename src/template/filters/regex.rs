@@ -17,7 +17,7 @@ pub(super) const TABLE: &[Function] = &[
         "value pattern? replacement? ignorecase? multiline? count? mandatory_count?",
         replace,
     ),
-    function("regex_search", "value regex *  **", search),
+    function("regex_search", "value regex * **", search),
     function("regex_findall", "value regex multiline? ignorecase?", find_all),
     function("regex_escape", "string re_type?", escape),
 ];
@@ -209,6 +209,27 @@ fn expand(template: &str, captures: &Captures<'_>, out: &mut String) -> R<()> {
     Ok(())
 }
 
+/// All matches as Python finds them: an empty one may follow a longer one directly.
+fn all_matches<'t>(regex: &Regex, text: &'t str, limit: usize) -> R<Vec<Captures<'t>>> {
+    let mut out = Vec::new();
+    let mut at = 0;
+    let mut empty_at = None;
+    while at <= text.len() && (limit == 0 || out.len() < limit) {
+        let Some(captures) = regex.captures_from_pos(text, at).map_err(failed)? else { break };
+        let Some(whole) = captures.get(0) else { break };
+        let (start, end) = (whole.start(), whole.end());
+        if start == end && empty_at == Some(start) {
+            at += text[at..].chars().next().map_or(1, char::len_utf8);
+            empty_at = None;
+            continue;
+        }
+        at = end;
+        empty_at = (start == end).then_some(end);
+        out.push(captures);
+    }
+    Ok(out)
+}
+
 /// Python's `re.sub`; yields the text and how many were replaced.
 pub(in crate::template) fn substitute(
     regex: &Regex,
@@ -219,12 +240,8 @@ pub(in crate::template) fn substitute(
     let mut out = String::with_capacity(text.len());
     let mut last = 0;
     let mut count = 0;
-    for captures in regex.captures_iter(text) {
-        let captures = captures.map_err(failed)?;
+    for captures in all_matches(regex, text, limit)? {
         let Some(whole) = captures.get(0) else { continue };
-        if limit != 0 && count >= limit {
-            break;
-        }
         out.push_str(&text[last..whole.start()]);
         expand(replacement, &captures, &mut out)?;
         last = whole.end();
@@ -289,8 +306,7 @@ fn find_all(call: &mut Call) -> R {
     let text = call.text(0)?;
     let regex = compile(&call.text(1)?, call.flag(3, false)?, call.flag(2, false)?)?;
     let mut out = Vec::new();
-    for captures in regex.captures_iter(&text) {
-        let captures = captures.map_err(failed)?;
+    for captures in all_matches(&regex, &text, 0)? {
         let group = |index: usize| captures.get(index).map_or("", |found| found.as_str());
         out.push(match captures.len() {
             1 => V::from(group(0)),

@@ -956,22 +956,22 @@ fn human_to_bytes(call: &mut Call) -> R {
         TemplateError::runtime(format!("human_to_bytes() failed to convert {text} (unit = {unit})"))
     })?;
     if unit.chars().count() > 1 {
-        let rest: String = unit.chars().skip(1).collect();
-        let class_ok = if bits {
-            rest == "b"
-                || rest.eq_ignore_ascii_case("bit")
-                || rest.eq_ignore_ascii_case("bits")
-                || (letter == 'B' && unit.eq_ignore_ascii_case("bits"))
-        } else {
-            rest == "B"
-                || rest.eq_ignore_ascii_case("byte")
-                || rest.eq_ignore_ascii_case("bytes")
-                || (letter == 'B' && rest.eq_ignore_ascii_case("ytes"))
-                || (letter == 'B' && rest.eq_ignore_ascii_case("yte"))
+        let class = if bits { 'b' } else { 'B' };
+        let name = if bits { "bit" } else { "byte" };
+        let full = match letter {
+            'K' => "kilo",
+            'M' => "mega",
+            'G' => "giga",
+            'T' => "tera",
+            'P' => "peta",
+            'E' => "exa",
+            'Z' => "zetta",
+            'Y' => "yotta",
+            _ => "",
         };
-        if !class_ok {
+        if unit.to_lowercase() != format!("{full}{name}") && unit != format!("{letter}{class}") {
             return Err(TemplateError::runtime(format!(
-                "human_to_bytes() failed to convert {text}. Value is not a valid string"
+                "human_to_bytes() failed to convert {text}. Value is not a valid string (expect {letter}{class} or {letter})"
             )));
         }
     }

@@ -581,3 +581,218 @@ pub(super) fn filetree(lookup: &Lookup<'_>) -> R<Vec<V>> {
     }
     Ok(out)
 }
+
+const PUNCTUATION: &str = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
+
+/// The characters that a list of names (`digits`, `ascii_letters`…) and literal texts stands for.
+fn character_set(specs: &[String]) -> Vec<char> {
+    let lower: String = ('a'..='z').collect();
+    let upper: String = ('A'..='Z').collect();
+    let mut out = String::new();
+    for spec in specs {
+        match spec.as_str() {
+            "ascii_letters" => out.push_str(&format!("{lower}{upper}")),
+            "ascii_lowercase" => out.push_str(&lower),
+            "ascii_uppercase" => out.push_str(&upper),
+            "digits" => out.push_str("0123456789"),
+            "hexdigits" => out.push_str("0123456789abcdefABCDEF"),
+            "octdigits" => out.push_str("01234567"),
+            "punctuation" => out.push_str(PUNCTUATION),
+            "whitespace" => out.push_str(" \t\n\r\x0b\x0c"),
+            literal => out.push_str(literal),
+        }
+    }
+    out.chars().filter(|c| *c != '"' && *c != '\'').collect()
+}
+
+fn random_text(set: &[char], length: usize, seed: Option<&V>) -> R<String> {
+    if set.is_empty() {
+        return Err(TemplateError::runtime("there are no characters to choose from"));
+    }
+    let mut generator = crate::template::filters::random::generator(seed)?;
+    Ok((0..length).map(|_| set[usize::try_from(generator.below(set.len() as u64)).unwrap_or(0)]).collect())
+}
+
+/// A stored password, its salt and its ident.
+fn stored(content: &str) -> (String, Option<String>, Option<String>) {
+    let Some((password, rest)) = content.rsplit_once(" salt=") else {
+        return (content.to_owned(), None, None);
+    };
+    match rest.rsplit_once(" ident=") {
+        Some((salt, ident)) => (password.to_owned(), Some(salt.to_owned()), Some(ident.to_owned())),
+        None => (password.to_owned(), Some(rest.to_owned()), None),
+    }
+}
+
+pub(super) fn password(lookup: &Lookup<'_>) -> R<Vec<V>> {
+    use crate::template::filters::crypt;
+    lookup
+        .terms
+        .iter()
+        .map(|term| {
+            let (path, pairs) = key_values(&ops::to_text(term)?);
+            let option = |name: &str| -> R<Option<V>> {
+                Ok(match pairs.iter().find(|(found, _)| found == name) {
+                    Some((_, value)) => Some(V::from(value.as_str())),
+                    None => lookup.option(name).cloned(),
+                })
+            };
+            if let Some((name, _)) = pairs
+                .iter()
+                .find(|(name, _)| !matches!(name.as_str(), "length" | "encrypt" | "chars" | "ident" | "seed"))
+            {
+                return Err(TemplateError::runtime(format!(
+                    "Unrecognized parameter(s) given to password lookup: {name}"
+                )));
+            }
+            let length = match option("length")? {
+                Some(length) => ops::to_text(&length)?
+                    .parse::<usize>()
+                    .map_err(|_| TemplateError::runtime("length must be a number"))?,
+                None => 20,
+            };
+            let specs: Vec<String> = match option("chars")? {
+                None => vec!["ascii_letters".into(), "digits".into(), ".,:-_".into()],
+                Some(chars) => match py(&chars) {
+                    Py::List(items) => items.to_vec()?.iter().map(ops::to_text).collect::<R<_>>()?,
+                    _ => {
+                        let text = ops::to_text(&chars)?;
+                        let comma = text.contains(",,").then(|| ",".to_owned());
+                        let parts = text.replace(",,", ",");
+                        let parts = parts.split(',').filter(|part| !part.is_empty()).map(ToOwned::to_owned);
+                        comma.into_iter().chain(parts).collect()
+                    }
+                },
+            };
+            let set = character_set(&specs);
+            let path = if path == "/dev/null" || Path::new(&path).is_absolute() {
+                PathBuf::from(path)
+            } else {
+                lookup.scope.search.playbook_dir.join(strings::expand_user(&path))
+            };
+            let keep = path != Path::new("/dev/null");
+            // Hosts are rendered at the same time; the first one makes the password for all.
+            static WRITING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+            let _alone = crate::template::object::lock(&WRITING);
+            let existing = if keep && path.exists() {
+                Some(std::fs::read_to_string(&path).map_err(|error| io(&path, &error))?)
+            } else {
+                None
+            };
+            let (plain, mut salt, mut ident) = match &existing {
+                Some(content) => stored(content.trim_end()),
+                None => (random_text(&set, length, option("seed")?.as_ref())?, None, None),
+            };
+            let mut is_new = existing.is_none();
+            let encrypt = option("encrypt")?.map(|kind| ops::to_text(&kind)).transpose()?;
+            if let Some(kind) = &encrypt {
+                let bcrypt = kind == "bcrypt" || kind == "blowfish";
+                if salt.is_none() {
+                    let size = if bcrypt {
+                        22
+                    } else if kind.starts_with("md5") {
+                        8
+                    } else {
+                        16
+                    };
+                    salt = Some(crypt::random_salt(size));
+                    is_new = true;
+                }
+                if ident.is_none() {
+                    ident = option("ident")?.map(|ident| ops::to_text(&ident)).transpose()?;
+                    if ident.is_none() && bcrypt {
+                        ident = Some("2b".into());
+                        is_new = true;
+                    }
+                }
+            }
+            if is_new && keep {
+                let mut content = plain.clone();
+                if let Some(salt) = &salt {
+                    content.push_str(&format!(" salt={salt}"));
+                }
+                if let Some(ident) = &ident {
+                    content.push_str(&format!(" ident={ident}"));
+                }
+                content.push('\n');
+                write_private(&path, &content)?;
+            }
+            match encrypt {
+                None => Ok(V::from(plain)),
+                Some(kind) => {
+                    crypt::hash(&plain, &crypt::Request { kind, salt, ident, ..crypt::Request::default() })
+                        .map(V::from)
+                }
+            }
+        })
+        .collect()
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+fn write_private(path: &Path, content: &str) -> R<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    let failed =
+        |error: std::io::Error| TemplateError::runtime(format!("can't write {}: {error}", path.display()));
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(failed)?;
+    file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    std::fs::rename(&temporary, path).map_err(failed)
+}
+
+pub(super) fn random_string(lookup: &Lookup<'_>) -> R<Vec<V>> {
+    let length = match lookup.option("length") {
+        Some(length) => {
+            usize::try_from(crate::template::filters::lists::whole(length)?).unwrap_or(0).min(1 << 20)
+        }
+        None => 8,
+    };
+    let special = lookup.text("override_special", PUNCTUATION)?;
+    let similar = lookup.text("similar_chars", "il1LoO0")?;
+    let clean = |text: String| -> R<Vec<char>> {
+        let drop = lookup.flag("ignore_similar_chars", false)?;
+        Ok(text.chars().filter(|c| !drop || !similar.contains(*c)).collect())
+    };
+    let groups = [
+        ("numbers", "min_numeric", "0123456789".to_owned()),
+        ("upper", "min_upper", ('A'..='Z').collect()),
+        ("lower", "min_lower", ('a'..='z').collect()),
+        ("special", "min_special", special),
+    ];
+    let mut all: Vec<char> = match lookup.option("override_all") {
+        Some(chars) => ops::to_text(chars)?.chars().collect(),
+        None => Vec::new(),
+    };
+    let mut out: Vec<char> = Vec::new();
+    for (flag, minimum, chars) in groups {
+        let set = clean(chars)?;
+        if lookup.option("override_all").is_none() && lookup.flag(flag, true)? {
+            all.extend(&set);
+        }
+        if let Some(count) = lookup.option(minimum) {
+            let count =
+                usize::try_from(crate::template::filters::lists::whole(count)?).unwrap_or(0).min(length);
+            out.extend(random_text(&set, count, None)?.chars());
+        }
+    }
+    let rest = length.saturating_sub(out.len());
+    out.extend(random_text(&all, rest, lookup.option("seed"))?.chars());
+    if rest < length {
+        crate::template::filters::random::generator(None)?.shuffle(&mut out);
+    }
+    let text: String = out.into_iter().collect();
+    Ok(vec![V::from(if lookup.flag("base64", false)? {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode(text)
+    } else {
+        text
+    })])
+}

@@ -65,6 +65,7 @@ const TABLE: &[(&str, Run)] = &[
     ("lines", files::lines),
     ("list", sequences::list_lookup),
     ("nested", sequences::nested),
+    ("password", files::password),
     ("pipe", files::pipe),
     ("random_choice", sequences::random_choice),
     ("sequence", sequences::sequence),
@@ -76,6 +77,7 @@ const TABLE: &[(&str, Run)] = &[
     ("vars", sequences::vars),
     ("cartesian", sequences::nested),
     ("filetree", files::filetree),
+    ("random_string", files::random_string),
     ("merge_variables", sequences::merge_variables),
 ];
 

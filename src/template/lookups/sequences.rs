@@ -229,12 +229,9 @@ fn without(map: &Entries, path: &[&str]) -> R<Entries> {
 
 pub(super) fn sequence(lookup: &Lookup<'_>) -> R<Vec<V>> {
     let number = |text: &str| -> R<i64> {
-        let parsed = if text.starts_with('0') && text.len() > 1 && text.chars().all(|c| c.is_ascii_digit()) {
-            i64::from_str_radix(text, 8).ok()
-        } else {
-            crate::template::filters::data::parse_int(text, 0).and_then(|n| i64::try_from(n).ok())
-        };
-        parsed.ok_or_else(|| TemplateError::runtime(format!("can't parse {text} as integer")))
+        text.trim()
+            .parse()
+            .map_err(|_| TemplateError::runtime(format!("Invalid value provided for 'integer': '{text}'")))
     };
     let mut terms: Vec<String> = lookup.terms.iter().map(ops::to_text).collect::<R<_>>()?;
     if terms.is_empty() && !lookup.options.is_empty() {
