@@ -13,7 +13,7 @@ use crate::system::local::{Local, NoDepot, random_name};
 use crate::system::{System, exec};
 use crate::value::{Map, Value, map_of};
 
-use super::task::{self, Kind};
+use super::task::{self, Carried, Kind};
 
 /// Starts a task on its own.
 pub(super) fn start(call: &Call, detach: &Async, local: &mut Local) -> Report {
@@ -129,7 +129,7 @@ pub(super) fn main() -> ExitCode {
     });
     let mut local = Local::new(Box::new(NoDepot));
     local.set_environment(call.environment.clone());
-    let report = task::run(&call, Kind::Real, &mut local, &mut None);
+    let report = task::run(&call, Kind::Real, &mut local, &mut Carried::default());
     let mut status: Map = report.result.as_map().cloned().unwrap_or_default();
     status.insert("started".into(), Value::Int(1));
     status.insert("finished".into(), Value::Int(1));

@@ -21,7 +21,7 @@ use crate::protocol::frame::{self, FrameError};
 use crate::protocol::{Batch, Call, Mode, Report, Status, ToController, ToRunner, VERSION};
 use crate::system::exec;
 use crate::system::local::Local;
-use crate::system::overlay::Overlay;
+use crate::system::prior::{self, Store};
 
 use depot::{Chunk, Wire};
 use lock::Lock;
@@ -261,7 +261,7 @@ struct Session {
     run: String,
     check: bool,
     greeted: bool,
-    overlay: Option<Overlay>,
+    carried: task::Carried,
     lock: Option<Lock>,
 }
 
@@ -274,7 +274,7 @@ impl Session {
             run: String::new(),
             check: false,
             greeted: false,
-            overlay: None,
+            carried: task::Carried::default(),
             lock: None,
         }
     }
@@ -299,7 +299,7 @@ impl Session {
                         self.batch(batch, epoch)?;
                     }
                     if !keep {
-                        self.overlay = None;
+                        self.carried.overlay = None;
                     }
                     self.say(&ToController::BatchEnded { batch: id })?;
                 }
@@ -316,7 +316,7 @@ impl Session {
     fn batch(&mut self, batch: Batch, epoch: u64) -> Result<(), String> {
         let changes = |call: &Call| batch.mode == Mode::Apply && !call.check;
         if batch.mode != Mode::Check {
-            self.overlay = None;
+            self.carried.overlay = None;
         }
         // The items of a loop all run, also after one has failed.
         let mut last_group = None;
@@ -331,6 +331,10 @@ impl Session {
                 self.lock = self.take_lock(epoch);
                 if self.lock.is_none() {
                     break;
+                }
+                if !self.run.is_empty() {
+                    // A host without the room for it can still be worked on.
+                    self.carried.store = Store::open(&prior::root(&self.local.home()), &self.run).ok();
                 }
             }
             let report = self.task(&batch, call);
@@ -396,7 +400,7 @@ impl Session {
         };
         let mut report = match (&call.detach, kind) {
             (Some(detach), task::Kind::Real) => job::start(call, detach, &mut self.local),
-            _ => task::run(call, kind, &mut self.local, &mut self.overlay),
+            _ => task::run(call, kind, &mut self.local, &mut self.carried),
         };
         let over = {
             let mut now = self.shared.now();

@@ -9,6 +9,7 @@ use crate::protocol::{Call, Report, Status};
 use crate::system::journal::Journal;
 use crate::system::local::Local;
 use crate::system::overlay::Overlay;
+use crate::system::prior::Store;
 use crate::system::recorder::Recorder;
 use crate::system::{Applied, Change, System, process_umask};
 use crate::value::{Map, Value, map_of};
@@ -40,13 +41,24 @@ pub(super) fn quiet_panics() {
     }));
 }
 
-/// Does a task. `overlay` is what earlier tasks have recorded.
-pub(super) fn run(call: &Call, kind: Kind, local: &mut Local, overlay: &mut Option<Overlay>) -> Report {
+/// What is carried from task to task.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    /// What earlier tasks have recorded.
+    pub(super) overlay: Option<Overlay>,
+    /// Where prior states are kept.
+    pub(super) store: Option<Store>,
+}
+
+/// Does a task.
+pub(super) fn run(call: &Call, kind: Kind, local: &mut Local, carried: &mut Carried) -> Report {
+    let overlay = &mut carried.overlay;
     match kind {
         Kind::Real => {
-            let mut journal = Journal::new(&mut *local).with_diff(call.diff);
+            let mut journal = Journal::new(&mut *local).with_diff(call.diff).keeping(carried.store.take());
             let outcome = run_module(call, &mut journal);
             let (changes, applied) = journal.take();
+            carried.store = journal.take_store();
             report(call, outcome, changes, applied, false)
         }
         Kind::Dry | Kind::Alone => {

@@ -1,10 +1,11 @@
-//! A real run: changes are made, and noted.
+//! A real run: changes are made and noted, and what was there before is kept.
 
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::change::{self, Focus, Ledger};
+use super::prior::Store;
 use super::{
     Algorithm, Applied, Attributes, BlobRef, Change, Command, Content, Done, Group, Intent, LinkKind, Output,
     Result, Stat, System, User, WriteOptions,
@@ -16,12 +17,13 @@ pub struct Journal<S> {
     inner: S,
     ledger: Ledger,
     scratch: Option<PathBuf>,
+    store: Option<Store>,
 }
 
 impl<S: System> Journal<S> {
     /// Nothing changed yet.
     pub fn new(inner: S) -> Journal<S> {
-        Journal { inner, ledger: Ledger::default(), scratch: None }
+        Journal { inner, ledger: Ledger::default(), scratch: None, store: None }
     }
 
     /// Keep texts for diffs.
@@ -29,6 +31,18 @@ impl<S: System> Journal<S> {
     pub fn with_diff(mut self, diff: bool) -> Journal<S> {
         self.ledger.diff = diff;
         self
+    }
+
+    /// Keep prior states, so that what is changed can be rolled back.
+    #[must_use]
+    pub fn keeping(mut self, store: Option<Store>) -> Journal<S> {
+        self.store = store;
+        self
+    }
+
+    /// The store, for the next task.
+    pub fn take_store(&mut self) -> Option<Store> {
+        self.store.take()
     }
 
     /// The machine below.
@@ -56,6 +70,9 @@ impl<S: System> Journal<S> {
             return operation(&mut self.inner);
         }
         let focus = Focus { diff: self.ledger.diff, ..focus };
+        if let Some(store) = &mut self.store {
+            store.keep(&mut self.inner, path, !focus.same_content)?;
+        }
         change::watched(
             self,
             path,
@@ -63,7 +80,11 @@ impl<S: System> Journal<S> {
             digest,
             |journal| &mut journal.ledger,
             |journal| operation(&mut journal.inner),
-        )
+        )?;
+        match &mut self.store {
+            Some(store) => store.made(&mut self.inner, path),
+            None => Ok(()),
+        }
     }
 }
 
@@ -98,6 +119,11 @@ impl<S: System> System for Journal<S> {
         let focus = Focus { diff: self.ledger.diff, ..Focus::default() };
         let moved = change::look(self, from, &focus)?;
         let replaced = change::look(self, to, &focus)?;
+        if let Some(store) = &mut self.store {
+            // Taken back in reverse: first what was at `to`, then `from` again.
+            store.keep(&mut self.inner, from, true)?;
+            store.keep(&mut self.inner, to, true)?;
+        }
         self.inner.rename(from, to)?;
         self.ledger.renamed(from, to, moved, replaced);
         Ok(())
@@ -114,6 +140,9 @@ impl<S: System> System for Journal<S> {
     }
 
     fn change(&mut self, command: &Command, intent: Intent) -> Result<Done> {
+        if let Some(store) = &mut self.store {
+            store.keep_intent(&intent)?;
+        }
         let outcome = self.inner.change(command, intent.clone());
         // Also when it failed half-way: it ran. Not if it could not be started.
         if !matches!(outcome, Err(super::SystemError::Start { .. })) {
@@ -123,6 +152,9 @@ impl<S: System> System for Journal<S> {
     }
 
     fn perform(&mut self, intent: Intent, act: &mut dyn FnMut() -> Result<()>) -> Result<bool> {
+        if let Some(store) = &mut self.store {
+            store.keep_intent(&intent)?;
+        }
         let made = self.inner.perform(intent.clone(), act)?;
         self.ledger.intent(&intent);
         Ok(made)

@@ -85,6 +85,7 @@ pub mod journal;
 pub mod local;
 pub mod overlay;
 mod path;
+pub mod prior;
 pub mod probe;
 pub mod recorder;
 
