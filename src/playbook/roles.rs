@@ -143,7 +143,9 @@ impl Build<'_> {
             names.push(name.clone());
             let error = Diagnostic::error(format!("the role `{name}` leads back to itself"))
                 .at(Some(Arc::clone(&role_use.origin)));
-            self.tell(error.hint(names.join(" -> ")), &scope);
+            // The place itself is no part of the chain that led to it.
+            let outer = Scope { included_from: scope.included_from.split_off(1), ..scope.clone() };
+            self.tell(error.hint(names.join(" -> ")), &outer);
             return None;
         }
         scope.open.push(key);
@@ -420,7 +422,9 @@ impl Build<'_> {
         if collections::is_full_name(name)
             && let Some((dir, collection)) = collections::find_role(&options.collections_paths, name)
         {
-            return Some((dir, name.to_owned(), Some(collection)));
+            // `ns.coll.dir.role` lies deeper, but is called `ns.coll.role`.
+            let short = name.rsplit('.').next().unwrap_or(name);
+            return Some((dir, format!("{collection}.{short}"), Some(collection)));
         }
         if !name.contains('.') && !name.contains('/') {
             // A playbook or role that is itself in a collection finds that collection's roles.

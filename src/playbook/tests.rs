@@ -531,6 +531,52 @@ dependencies: [{role: a}]
 }
 
 #[test]
+fn collections_hold_roles_and_playbooks() {
+    check(
+        "## site.yml
+- import_playbook: ns.coll.deploy
+- hosts: h
+  collections: [ns.coll]
+  roles:
+    - web
+    - ns.coll.sub.deep
+## collections/ansible_collections/ns/coll/playbooks/deploy.yml
+- hosts: all
+  roles: [web]
+## collections/ansible_collections/ns/coll/roles/web/tasks/main.yml
+- ping:
+## collections/ansible_collections/ns/coll/roles/web/meta/main.yml
+dependencies: [base]
+## collections/ansible_collections/ns/coll/roles/base/tasks/main.yml
+- debug:
+## collections/ansible_collections/ns/coll/roles/sub/deep/tasks/main.yml
+- debug:
+",
+        "
+PLAY  hosts='all' {}
+ roles:
+  block role=ns.coll.base
+   ns.coll.base : debug {} collections=[\"ns.coll\"]
+  block role=ns.coll.web
+   ns.coll.web : ping {} collections=[\"ns.coll\"]
+ role ns.coll.base: defaults={} vars={} entry={} params={} deps=[] parents=[\"ns.coll.web\"] public=true dup=false
+ role ns.coll.web: defaults={} vars={} entry={} params={} deps=[\"ns.coll.base\"] parents=[] public=true dup=false
+PLAY  hosts='h' {}
+ roles:
+  block role=ns.coll.base
+   ns.coll.base : debug {} collections=[\"ns.coll\"]
+  block role=ns.coll.web
+   ns.coll.web : ping {} collections=[\"ns.coll\"]
+  block role=ns.coll.deep
+   ns.coll.deep : debug {} collections=[\"ns.coll\"]
+ role ns.coll.base: defaults={} vars={} entry={} params={} deps=[] parents=[\"ns.coll.web\"] public=true dup=false
+ role ns.coll.web: defaults={} vars={} entry={} params={} deps=[\"ns.coll.base\"] parents=[] public=true dup=false
+ role ns.coll.deep: defaults={} vars={} entry={} params={} deps=[] parents=[] public=true dup=false
+",
+    );
+}
+
+#[test]
 fn dynamic_includes_inherit_what_is_around_them() {
     let dir = project(
         "## site.yml
