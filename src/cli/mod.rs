@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{Settings, Surroundings};
 use crate::report::{self, Fan, Plan, Stream, Streams};
 
+pub mod demo;
 pub mod exit;
 pub mod extra_vars;
 pub mod failure;
@@ -42,6 +43,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(run::Run),
+    Demo(demo::Demo),
 }
 
 /// Names of programs as which this one behaves, with the subcommand that it then is.
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: &Command, console: &mut Console) -> Result<Exit, Failure> {
     match command {
         Command::Run(args) => run::run(args, console),
+        Command::Demo(args) => demo::run(args, console),
     }
 }
 

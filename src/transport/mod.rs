@@ -17,6 +17,7 @@ mod keys;
 mod known_hosts;
 mod process;
 mod quote;
+mod sandbox;
 mod ssh;
 mod target;
 
@@ -36,6 +37,7 @@ use zeroize::Zeroizing;
 pub use r#become::{Become, Method, open_as};
 pub use error::{BecomeFailure, Cause, ChangedKey, Class, TransportError};
 pub use quote::for_any_shell;
+pub use sandbox::{Sandbox, SandboxHost};
 pub use ssh::Transports;
 pub use target::{HostKeyChecking, Kind, Target};
 
