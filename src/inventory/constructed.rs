@@ -1,14 +1,16 @@
 //! The inventory plugins `constructed` (variables and groups from expressions) and `generator` (hosts from
 //! layers of values).
 
+use std::path::Path;
 use std::sync::Arc;
 
-use super::layers::merged;
 use super::load::Loading;
-use super::names;
+use super::{Host, names};
 use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::source::Node;
-use crate::value::{Map, Value};
+use crate::template::{self, Context, SearchPath, Templar};
+use crate::value::{Map, Value, Vars, VaultText};
+use crate::vault::Vault;
 
 /// Hosts that a generator may make.
 const MAX_GENERATED: usize = 1_000_000;
@@ -58,46 +60,67 @@ fn truth(root: &Node, key: &str) -> Result<bool, Diagnostic> {
     }
 }
 
-fn evaluate(loading: &Loading<'_>, expression: &Value, vars: &Map) -> Result<Value, String> {
-    let Some(text) = expression.as_str() else { return Ok(expression.clone()) };
-    match loading.options.evaluator {
-        Some(evaluator) => evaluator(text, vars),
-        None => Err("expressions can't be evaluated here".into()),
+/// Evaluates the expressions of a source.
+struct Templates {
+    templar: Templar,
+    search: Arc<SearchPath>,
+}
+
+/// The variables that an expression sees.
+#[derive(Debug)]
+struct Scope(Map);
+
+impl Vars for Scope {
+    fn get(&self, name: &str) -> Option<Value> {
+        self.0.get(name).cloned()
+    }
+
+    fn names(&self) -> Vec<Arc<str>> {
+        self.0.keys().filter_map(Value::as_str).map(Arc::from).collect()
     }
 }
 
-/// Renders text with `{{ expressions }}` in it. A text that is a single expression gives its value.
-fn render(loading: &Loading<'_>, template: &Value, vars: &Map) -> Result<Value, String> {
-    let Some(text) = template.as_str() else { return Ok(template.clone()) };
-    if text.contains("{%") || text.contains("{#") {
-        return Err(format!("only expressions in {{{{ }}}} are supported here: {text}"));
+impl Templates {
+    fn new(vault: &Vault) -> Templates {
+        let vault = vault.clone();
+        let decrypt = move |text: &VaultText| {
+            let plain = vault.decrypt_bytes(text.envelope.as_bytes()).map_err(|error| error.to_string())?;
+            String::from_utf8(plain).map_err(|_| "the vaulted value isn't UTF-8 text".to_owned())
+        };
+        let options = template::Options { vault: Arc::new(decrypt), ..template::Options::default() };
+        Templates { templar: Templar::new(options), search: Arc::default() }
     }
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("{{") {
-        let (expression, tail) =
-            after.split_once("}}").ok_or_else(|| format!("an expression isn't closed: {text}"))?;
-        let value = evaluate(loading, &Value::trusted(expression.trim()), vars)?;
-        if before.is_empty() && tail.is_empty() && out.is_empty() {
-            return Ok(value);
-        }
-        out.push_str(before);
-        out.push_str(&value.to_text());
-        rest = tail;
+
+    fn scope(vars: Map) -> Arc<dyn Vars> {
+        Arc::new(Scope(vars))
     }
-    out.push_str(rest);
-    Ok(Value::str(out))
+
+    /// The value of an expression without `{{ }}`; what isn't text is its own value.
+    fn expression(&self, expression: &Value, vars: &Arc<dyn Vars>) -> Result<Value, String> {
+        let Some(text) = expression.as_str() else { return Ok(expression.clone()) };
+        self.templar.expression(text, &self.context(vars)).map_err(|error| error.to_string())
+    }
+
+    fn condition(&self, condition: &Value, vars: &Arc<dyn Vars>) -> Result<bool, String> {
+        self.templar.condition(condition, &self.context(vars)).map_err(|error| error.to_string())
+    }
+
+    fn render(&self, template: &Value, vars: &Arc<dyn Vars>) -> Result<Value, String> {
+        self.templar.render(template, &self.context(vars)).map_err(|error| error.to_string())
+    }
+
+    fn context<'a>(&'a self, vars: &'a Arc<dyn Vars>) -> Context<'a> {
+        Context { vars, search: &self.search }
+    }
 }
 
 /// Group names that come from values: what can't be in a variable's name becomes `_`.
-fn safe_name(name: &str) -> String {
-    name.chars()
-        .enumerate()
-        .map(|(index, c)| {
-            let allowed = c == '_' || c.is_ascii_alphabetic() || (index > 0 && c.is_ascii_digit());
-            if allowed { c } else { '_' }
-        })
-        .collect()
+fn safe_name(name: &str) -> Result<String, String> {
+    if name.is_empty() {
+        return Err("the name of a group is empty".into());
+    }
+    let allowed = |index: usize, c: char| c == '_' || c.is_alphabetic() || (index > 0 && c.is_numeric());
+    Ok(name.chars().enumerate().map(|(index, c)| if allowed(index, c) { c } else { '_' }).collect())
 }
 
 // --- constructed ---
@@ -109,6 +132,7 @@ struct Constructed {
     keyed_groups: Vec<Keyed>,
     leading_separator: bool,
     use_vars_plugins: bool,
+    use_extra_vars: bool,
 }
 
 struct Keyed {
@@ -163,6 +187,7 @@ impl Constructed {
             keyed_groups,
             leading_separator: root.get("leading_separator").is_none() || truth(root, "leading_separator")?,
             use_vars_plugins: truth(root, "use_vars_plugins")?,
+            use_extra_vars: truth(root, "use_extra_vars")?,
         })
     }
 }
@@ -234,34 +259,42 @@ impl Keyed {
 
 fn constructed(loading: &mut Loading<'_>, root: &Node) -> Result<(), Diagnostic> {
     let config = Constructed::new(root)?;
-    loading.inventory.reconcile();
+    let templates = Templates::new(&loading.options.vault);
+    loading.inventory.set_depths();
     for host in 0..loading.inventory.hosts.len() {
-        construct_host(loading, &config, host).map_err(|problem| {
+        construct_host(loading, &config, &templates, host).map_err(|problem| {
             if problem.origin.is_none() { problem.at(Some(root.origin.clone())) } else { problem }
         })?;
-        // What a host is given never changes what other hosts are; the graph is put in order once at the end.
     }
-    loading.inventory.reconcile();
     Ok(())
 }
 
 /// The variables that expressions of a host see.
+///
+/// Groups are below `all` only where a source says so: what is completed when all sources are read doesn't
+/// count yet.
 fn vars_of(loading: &Loading<'_>, config: &Constructed, host: usize) -> Result<Map, Diagnostic> {
     let inventory = &loading.inventory;
-    let name = &inventory.hosts[host].name;
-    let mut map = if config.use_vars_plugins {
-        inventory.host_vars(name, None).map_err(|errors| {
-            errors.first().cloned().unwrap_or_else(|| Diagnostic::error("can't read variables"))
-        })?
-    } else {
-        let layers = inventory.var_layers(name, None).map_err(|errors| {
-            errors.first().cloned().unwrap_or_else(|| Diagnostic::error("can't read variables"))
-        })?;
-        let own: Vec<_> = layers.iter().filter(|layer| layer.level.is_in_inventory()).cloned().collect();
-        merged(&own)
-    };
-    for (key, value) in inventory.hosts[host].vars.iter() {
-        map.insert(key.clone(), value.clone());
+    let Host { name, vars, groups, .. } = &inventory.hosts[host];
+    let groups = inventory.sorted(inventory.ancestors(groups).into_iter().collect());
+    let mut map = Map::new();
+    let mut add = |vars: &Map| map.extend(vars.iter().map(|(key, value)| (key.clone(), value.clone())));
+    for group in &groups {
+        add(&inventory.groups[*group].vars);
+    }
+    let dirs = inventory.source_dirs.iter().filter(|_| config.use_vars_plugins);
+    for dir in dirs.clone() {
+        for group in &groups {
+            for vars in files_of(loading, &dir.join("group_vars"), &inventory.groups[*group].name)? {
+                add(&vars);
+            }
+        }
+    }
+    add(vars);
+    for dir in dirs {
+        for vars in files_of(loading, &dir.join("host_vars"), name)? {
+            add(&vars);
+        }
     }
     map.insert(Value::str("inventory_hostname"), Value::str(Arc::clone(name)));
     map.insert(Value::str("inventory_hostname_short"), Value::str(name.split('.').next().unwrap_or(name)));
@@ -270,11 +303,30 @@ fn vars_of(loading: &Loading<'_>, config: &Constructed, host: usize) -> Result<M
     Ok(map)
 }
 
-fn construct_host(loading: &mut Loading<'_>, config: &Constructed, host: usize) -> Result<(), Diagnostic> {
+/// The variables in the files of a name.
+fn files_of(loading: &Loading<'_>, dir: &Path, name: &str) -> Result<Vec<Arc<Map>>, Diagnostic> {
+    match loading.inventory.files.of(dir, name) {
+        Ok(files) => Ok(files.iter().map(|file| Arc::clone(&file.map)).collect()),
+        Err(errors) => {
+            Err(errors.first().cloned().unwrap_or_else(|| Diagnostic::error("can't read variables")))
+        }
+    }
+}
+
+fn construct_host(
+    loading: &mut Loading<'_>,
+    config: &Constructed,
+    templates: &Templates,
+    host: usize,
+) -> Result<(), Diagnostic> {
     let name = Arc::clone(&loading.inventory.hosts[host].name);
-    let vars = vars_of(loading, config, host)?;
+    let mut vars = vars_of(loading, config, host)?;
+    if config.use_extra_vars {
+        vars.extend(loading.options.extra_vars.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+    let scope = Templates::scope(vars);
     for (key, expression) in &config.compose {
-        match evaluate(loading, expression, &vars) {
+        match templates.expression(expression, &scope) {
             Ok(value) => loading.inventory.set_host_var(host, key.clone(), value),
             Err(problem) if config.strict => {
                 let key = key.to_text();
@@ -286,14 +338,16 @@ fn construct_host(loading: &mut Loading<'_>, config: &Constructed, host: usize) 
             Err(_) => {}
         }
     }
-    let vars = if config.compose.is_empty() { vars } else { vars_of(loading, config, host)? };
+    let scope =
+        if config.compose.is_empty() { scope } else { Templates::scope(vars_of(loading, config, host)?) };
     for (group, condition) in &config.groups {
-        match evaluate(loading, condition, &vars) {
-            Ok(value) if value.truthy() => {
-                let group = loading.inventory.group_id(&safe_name(group));
+        match templates.condition(condition, &scope) {
+            Ok(true) => {
+                let group = safe_name(group).map_err(Diagnostic::error)?;
+                let group = loading.inventory.group_id(&group);
                 loading.inventory.put(group, host);
             }
-            Ok(_) => {}
+            Ok(false) => {}
             Err(problem) if config.strict => {
                 let problem =
                     format!("can't tell whether the host {name} is in the group {group}: {problem}");
@@ -303,14 +357,23 @@ fn construct_host(loading: &mut Loading<'_>, config: &Constructed, host: usize) 
         }
     }
     for keyed in &config.keyed_groups {
-        let key = match evaluate(loading, &keyed.key, &vars) {
+        let key = match templates.expression(&keyed.key, &scope) {
             Ok(key) => key,
             Err(problem) if config.strict => {
                 return Err(keyed.node.error(format!("can't find the groups of the host {name}: {problem}")));
             }
             Err(_) => continue,
         };
-        put_in_keyed(loading, config, keyed, &key, host, &vars)?;
+        let parent = match keyed.parent_group.as_ref().map(|parent| templates.render(parent, &scope)) {
+            Some(Ok(parent)) => Some(parent.to_text()).filter(|parent| !parent.is_empty()),
+            Some(Err(problem)) if config.strict => {
+                let problem = format!("can't find the parent group for the host {name}: {problem}");
+                return Err(keyed.node.error(problem));
+            }
+            Some(Err(_)) => continue,
+            None => None,
+        };
+        put_in_keyed(loading, config, keyed, &key, host, parent.as_deref())?;
     }
     Ok(())
 }
@@ -321,7 +384,7 @@ fn put_in_keyed(
     keyed: &Keyed,
     key: &Value,
     host: usize,
-    vars: &Map,
+    parent: Option<&str>,
 ) -> Result<(), Diagnostic> {
     let name = Arc::clone(&loading.inventory.hosts[host].name);
     let has_default = keyed.default_value.is_some() && (key.is_null() || key.as_str() == Some(""));
@@ -332,24 +395,17 @@ fn put_in_keyed(
         }
         return Ok(());
     }
-    let parent = match keyed.parent_group.as_ref().map(|parent| render(loading, parent, vars)) {
-        Some(Ok(parent)) => Some(parent.to_text()).filter(|parent| !parent.is_empty()),
-        Some(Err(problem)) if config.strict => {
-            return Err(keyed
-                .node
-                .error(format!("can't find the parent group for the host {name}: {problem}")));
-        }
-        Some(Err(_)) => return Ok(()),
-        None => None,
-    };
     let names = keyed.names(key).map_err(|problem| keyed.node.error(problem))?;
     let separator =
         if keyed.prefix.is_empty() && !config.leading_separator { "" } else { keyed.separator.as_str() };
     for bare in names {
-        let group = loading.inventory.group_id(&safe_name(&format!("{}{separator}{bare}", keyed.prefix)));
+        let group = safe_name(&format!("{}{separator}{bare}", keyed.prefix))
+            .map_err(|problem| keyed.node.error(format!("{problem} for the host {name}")))?;
+        let group = loading.inventory.group_id(&group);
         loading.inventory.put(group, host);
-        if let Some(parent) = &parent {
-            let parent = loading.inventory.group_id(&safe_name(parent));
+        if let Some(parent) = parent {
+            let parent = safe_name(parent).map_err(|problem| keyed.node.error(problem))?;
+            let parent = loading.inventory.group_id(&parent);
             loading.inventory.add_child(parent, group).map_err(|problem| keyed.node.error(problem))?;
         }
     }
@@ -364,6 +420,7 @@ fn generator(loading: &mut Loading<'_>, root: &Node) -> Result<(), Diagnostic> {
         root.get("layers").and_then(Node::as_map).ok_or_else(|| root.error("a generator needs `layers`"))?;
     let hosts = root.get("hosts").ok_or_else(|| root.error("a generator needs `hosts`"))?;
     let name = hosts.get("name").ok_or_else(|| hosts.error("`hosts` needs a `name`"))?;
+    let templates = Templates::new(&loading.options.vault);
     let mut choices: Vec<(Value, Vec<Value>)> = Vec::new();
     let mut count = 1usize;
     for (key, values) in layers {
@@ -379,11 +436,12 @@ fn generator(loading: &mut Loading<'_>, root: &Node) -> Result<(), Diagnostic> {
         return Err(root.error(format!("the layers stand for {count} hosts; {MAX_GENERATED} is the most")));
     }
     for index in 0..count {
-        let vars = combination(&choices, index);
-        let host = render(loading, &name.to_value(), &vars).map_err(|problem| name.error(problem))?.to_text();
+        let vars = Templates::scope(combination(&choices, index));
+        let host =
+            templates.render(&name.to_value(), &vars).map_err(|problem| name.error(problem))?.to_text();
         names::check_name(&host).map_err(|problem| name.error(problem))?;
         let host = loading.inventory.host_id(&host, None);
-        add_parents(loading, Member::Host(host), hosts, &vars, 0)?;
+        add_parents(loading, &templates, Member::Host(host), hosts, &vars, 0)?;
     }
     Ok(())
 }
@@ -407,9 +465,10 @@ enum Member {
 
 fn add_parents(
     loading: &mut Loading<'_>,
+    templates: &Templates,
     member: Member,
     node: &Node,
-    vars: &Map,
+    vars: &Arc<dyn Vars>,
     depth: usize,
 ) -> Result<(), Diagnostic> {
     let Some(parents) = node.get("parents").filter(|parents| !parents.is_null()) else { return Ok(()) };
@@ -418,14 +477,14 @@ fn add_parents(
     }
     for parent in parents.as_list().ok_or_else(|| parents.error("`parents` must be a list"))? {
         let name = parent.get("name").ok_or_else(|| parent.error("a parent needs a `name`"))?;
-        let text = render(loading, &name.to_value(), vars).map_err(|problem| name.error(problem))?.to_text();
+        let text = templates.render(&name.to_value(), vars).map_err(|problem| name.error(problem))?.to_text();
         if text.is_empty() {
             return Err(name.error("the name of a parent is empty"));
         }
         let group = loading.inventory.group_id(&text);
         for (key, value) in parent.get("vars").and_then(Node::as_map).unwrap_or_default() {
             let rendered =
-                render(loading, &value.to_value(), vars).map_err(|problem| value.error(problem))?;
+                templates.render(&value.to_value(), vars).map_err(|problem| value.error(problem))?;
             loading
                 .inventory
                 .set_group_var(group, key.to_value(), rendered)
@@ -439,7 +498,7 @@ fn add_parents(
                 loading.inventory.add_child(group, child).map_err(|problem| parent.error(problem))?;
             }
         }
-        add_parents(loading, Member::Group(group), parent, vars, depth + 1)?;
+        add_parents(loading, templates, Member::Group(group), parent, vars, depth + 1)?;
     }
     Ok(())
 }

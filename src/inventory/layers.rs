@@ -112,12 +112,7 @@ impl Inventory {
 
     fn layers_of_host(&self, name: &str, playbook_dir: Option<&Path>) -> Layers {
         let Some(host) = self.host(name) else { return Ok(Arc::default()) };
-        let mut groups: Vec<usize> =
-            self.ancestors(&host.groups).into_iter().filter(|id| *id != ALL).collect();
-        groups.sort_by_key(|id| {
-            let group = &self.groups[*id];
-            (group.depth, group.priority, Arc::clone(&group.name))
-        });
+        let groups = self.sorted(self.ancestors(&host.groups).into_iter().filter(|id| *id != ALL).collect());
         let mut layers = Vec::clone(&*self.layers_of_groups(groups, playbook_dir)?);
         if !host.vars.is_empty() {
             layers.push(Layer {
@@ -133,6 +128,15 @@ impl Inventory {
             self.add_files(&mut layers, Level::HostBesidePlaybook, &dir.join("host_vars"), &host.name)?;
         }
         Ok(Arc::new(layers))
+    }
+
+    /// Groups in order of precedence, the strongest last.
+    pub(super) fn sorted(&self, mut groups: Vec<usize>) -> Vec<usize> {
+        groups.sort_by_key(|id| {
+            let group = &self.groups[*id];
+            (group.depth, group.priority, Arc::clone(&group.name))
+        });
+        groups
     }
 
     fn layers_of_groups(&self, groups: Vec<usize>, playbook_dir: Option<&Path>) -> Layers {
@@ -200,7 +204,7 @@ impl Inventory {
 }
 
 /// Layers as one mapping; the last one wins.
-pub(super) fn merged(layers: &[Layer]) -> Map {
+fn merged(layers: &[Layer]) -> Map {
     let mut map = Map::new();
     for layer in layers {
         for (key, value) in layer.map.iter() {

@@ -11,7 +11,7 @@ use crate::value::{Origin, Value};
 /// What a reader of one source needs.
 pub(super) struct Loading<'a> {
     pub(super) inventory: Inventory,
-    pub(super) options: &'a LoadOptions<'a>,
+    pub(super) options: &'a LoadOptions,
     pub(super) warnings: Vec<Diagnostic>,
     pub(super) errors: Vec<Diagnostic>,
 }
@@ -21,7 +21,7 @@ const MAX_DEPTH: usize = 16;
 
 pub(super) fn load(
     sources: &[String],
-    options: &LoadOptions<'_>,
+    options: &LoadOptions,
 ) -> Result<(Inventory, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut loading = Loading {
         inventory: Inventory::new(options.vault.clone()),

@@ -34,15 +34,12 @@ pub use show::{Show, to_json, to_yaml};
 
 use vars_files::VarsFiles;
 
-/// Evaluates a template expression (without `{{ }}`) with these variables.
-pub type Evaluator<'a> = dyn Fn(&str, &Map) -> Result<Value, String> + 'a;
-
 /// How inventories are read.
-pub struct LoadOptions<'a> {
+pub struct LoadOptions {
     /// Passwords for vaulted files.
     pub vault: Vault,
-    /// Evaluates the expressions of `constructed` and `generator` sources; without it they are refused.
-    pub evaluator: Option<&'a Evaluator<'a>>,
+    /// What `-e` gives; `constructed` sources see it if they ask for it.
+    pub extra_vars: Map,
     /// How long a script may take for one answer.
     pub script_timeout: Duration,
     /// Entries of inventory directories that end like this are skipped.
@@ -51,13 +48,13 @@ pub struct LoadOptions<'a> {
     pub ignore_patterns: Vec<String>,
 }
 
-impl Default for LoadOptions<'_> {
+impl Default for LoadOptions {
     fn default() -> Self {
         let ignored =
             [".pyc", ".pyo", ".swp", ".bak", "~", ".rpm", ".md", ".txt", ".rst", ".orig", ".cfg", ".retry"];
         LoadOptions {
             vault: Vault::default(),
-            evaluator: None,
+            extra_vars: Map::new(),
             script_timeout: Duration::from_secs(300),
             ignore_extensions: ignored.map(String::from).to_vec(),
             ignore_patterns: Vec::new(),
@@ -184,7 +181,7 @@ impl Inventory {
     /// Everything that is wrong with the sources. A source that doesn't exist is a warning only.
     pub fn load(
         sources: &[String],
-        options: &LoadOptions<'_>,
+        options: &LoadOptions,
     ) -> Result<(Inventory, Vec<Diagnostic>), Vec<Diagnostic>> {
         load::load(sources, options)
     }

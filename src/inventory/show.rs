@@ -272,11 +272,17 @@ pub fn to_yaml(value: &Value) -> String {
     emit::dump(value, &emit::Layout { sort_keys: true, ..emit::Layout::default() })
 }
 
-/// Vaulted values in the form in which inventory scripts give them.
+/// Vaulted values, and text that looks like a template but isn't one, in the form in which inventory
+/// scripts give them.
 fn marked(value: &Value) -> Value {
     match value {
         Value::Vault(vault) => {
             Value::map(map_of([("__ansible_vault", Value::str(Arc::clone(&vault.envelope)))]))
+        }
+        Value::Str(text)
+            if !text.trusted && ["{{", "{%", "{#"].iter().any(|start| text.text.contains(start)) =>
+        {
+            Value::map(map_of([("__ansible_unsafe", Value::str(Arc::clone(&text.text)))]))
         }
         Value::List(items) => Value::list(items.iter().map(marked).collect()),
         Value::Map(map) => Value::map(map.iter().map(|(key, value)| (key.clone(), marked(value))).collect()),

@@ -37,7 +37,7 @@ impl Files {
     fn try_load(
         &self,
         names: &[&str],
-        options: &LoadOptions<'_>,
+        options: &LoadOptions,
     ) -> Result<(Inventory, Vec<Diagnostic>), Vec<Diagnostic>> {
         let sources: Vec<String> = names
             .iter()
@@ -520,17 +520,6 @@ fn hosts_and_groups_are_added_while_a_play_runs() {
     inventory.add_group("x", &[], &["nobody"]).expect_err("no such host");
 }
 
-/// A stand-in for the template engine: names, `a == 'b'`, and errors for what isn't defined.
-fn evaluate(expression: &str, vars: &Map) -> Result<Value, String> {
-    if let Some((left, right)) = expression.split_once(" == ") {
-        return Ok(Value::Bool(evaluate(left, vars)? == evaluate(right, vars)?));
-    }
-    if let Some(text) = expression.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
-        return Ok(Value::str(text));
-    }
-    vars.get(expression).cloned().ok_or_else(|| format!("'{expression}' is undefined"))
-}
-
 #[test]
 fn constructed_makes_variables_and_groups() {
     let files = Files::new(&[
@@ -542,8 +531,10 @@ fn constructed_makes_variables_and_groups() {
             "con.yml",
             "\
 plugin: constructed
+use_extra_vars: true
 compose:
   copied: os
+  short: inventory_hostname[:1] ~ extra
   broken: nosuch
 groups:
   is-debian: os == 'debian'
@@ -555,7 +546,8 @@ keyed_groups:
 ",
         ),
     ]);
-    let options = LoadOptions { evaluator: Some(&evaluate), ..LoadOptions::default() };
+    let options =
+        LoadOptions { extra_vars: crate::value::map_of([("extra", "e")]), ..LoadOptions::default() };
     let (inventory, _) =
         files.try_load(&["hosts", "con.yml"], &options).map_err(|e| rendered(&e)).expect("loads");
     assert_eq!(
@@ -587,6 +579,7 @@ keyed_groups:
     );
     let vars = inventory.host_vars("d1", None).expect("read");
     assert_eq!(vars.get("copied"), Some(&Value::str("rocky")));
+    assert_eq!(vars.get("short"), Some(&Value::str("de")));
     assert_eq!(vars.get("broken"), None);
 }
 
@@ -608,7 +601,8 @@ layers:
   env: [dev, prod]
 ",
     )]);
-    let options = LoadOptions { evaluator: Some(&evaluate), ..LoadOptions::default() };
+    let options =
+        LoadOptions { extra_vars: crate::value::map_of([("extra", "e")]), ..LoadOptions::default() };
     let (inventory, _) = files.try_load(&["gen.yml"], &options).map_err(|e| rendered(&e)).expect("loads");
     assert_eq!(
         names(&inventory.hosts_in_order()),
