@@ -445,7 +445,7 @@ pub(super) fn transport_settings(options: &RunOptions, settings: &Settings) -> c
 }
 
 /// How inventories are read.
-pub fn inventory_options(settings: &Settings, vault: &Vault) -> LoadOptions<'static> {
+pub fn inventory_options(settings: &Settings, vault: &Vault) -> LoadOptions {
     LoadOptions {
         vault: vault.clone(),
         ignore_extensions: settings.inventory_ignore_extensions.clone(),
