@@ -316,9 +316,6 @@ impl Engine {
                 break;
             }
             if lost == alive.len() {
-                if strategy == Strategy::Linear {
-                    self.tell(Event::NoHostsRemaining);
-                }
                 return Ok(false);
             }
         }

@@ -555,11 +555,25 @@ impl Planner<'_> {
                 }
             }
         }
-        match self.render(&Value::Map(self.task.args.clone()), bound)? {
-            Value::Map(map) => args.extend(map.iter().map(|(key, value)| (key.clone(), value.clone()))),
-            _ => {}
+        for (key, value) in self.task.args.iter() {
+            let value = self.render(value, bound).map_err(|error| self.bad_argument(action, key, error))?;
+            if !matches!(value, Value::Omit) {
+                args.insert(key.clone(), value);
+            }
         }
         Ok(args)
+    }
+
+    /// An argument that can't be rendered, in the words that users know.
+    fn bad_argument(&self, action: &str, key: &Value, mut error: TemplateError) -> PlanError {
+        if !matches!(error.kind, TemplateErrorKind::Pending) {
+            error.message = format!(
+                "Finalization of task args for '{action}' failed: Error while resolving value for '{}': {}",
+                key.to_text(),
+                error.message
+            );
+        }
+        error.into()
     }
 
     fn work(&self, mut scope: Scope, mut bound: Bound, flags: &Flags) -> Result<(Step, Option<(Arc<str>, String)>), PlanError> {

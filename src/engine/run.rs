@@ -593,8 +593,7 @@ impl<'e> PlayRun<'e> {
             looped: whole && looped,
             result: Value::map(shown),
             label: label.filter(|_| !whole),
-            verbose_always: matches!(step.task.action.as_str(), "ansible.builtin.debug" | "ansible.builtin.assert")
-                && !no_log,
+            verbose_always: shown_always(&step.task.action, outcome) && !no_log,
             diagnostic: if no_log { None } else { outcome.diagnostic.clone() },
             millis: u64::try_from(job.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
@@ -1120,9 +1119,12 @@ impl<'e> PlayRun<'e> {
                 self.engine.tell(Event::Diagnostic(Diagnostic::warning(warning.to_text())));
             }
         }
+        if step.task.action == "ansible.builtin.setup" {
+            prefix_facts(&mut result);
+        }
         let diagnostic = truthy(&result, "failed").then(|| {
             let message = result.get("msg").map(Value::to_text).unwrap_or_default();
-            Diagnostic::error(message).at(Some(step.task.origin.clone()))
+            Diagnostic::error(format!("Module failed: {message}")).at(Some(step.task.origin.clone()))
         });
         ItemOutcome { verdict: settle::verdict_of(&result), result, diagnostic }
     }
@@ -1634,6 +1636,36 @@ fn entry_verifiable(task: &TaskAhead) -> bool {
     })
 }
 
+/// Results that are shown whatever the verbosity: what `debug` says, and what `assert` found.
+fn shown_always(action: &str, outcome: &ItemOutcome) -> bool {
+    match action {
+        "ansible.builtin.debug" => matches!(outcome.verdict, Verdict::Ok | Verdict::Changed),
+        "ansible.builtin.assert" => match outcome.verdict {
+            Verdict::Ok | Verdict::Changed => true,
+            _ => outcome.result.contains_key("evaluated_to"),
+        },
+        _ => false,
+    }
+}
+
+/// The keys of `setup`'s result that have no prefix.
+const PLAIN_FACTS: [&str; 2] = ["gather_subset", "module_setup"];
+
+/// `setup` reports facts under their names in `ansible_facts`; its result shows them as it always did.
+fn prefix_facts(result: &mut Map) {
+    let Some(Value::Map(facts)) = result.get_mut("ansible_facts") else { return };
+    let prefixed = facts
+        .iter()
+        .map(|(key, value)| match key.as_str() {
+            Some(name) if !name.starts_with("ansible_") && !PLAIN_FACTS.contains(&name) => {
+                (Value::str(format!("ansible_{name}")), value.clone())
+            }
+            _ => (key.clone(), value.clone()),
+        })
+        .collect();
+    *facts = Arc::new(prefixed);
+}
+
 /// Actions whose `ansible_facts` are variables that they have set themselves.
 fn is_own_fact_action(action: &str) -> bool {
     matches!(action, "ansible.builtin.set_fact" | "ansible.builtin.include_vars")
@@ -1652,7 +1684,7 @@ fn empty_item() -> PlannedItem {
 /// `ansible_failed_task`.
 fn failed_task_value(step: &Step) -> Value {
     Value::map(map_of([
-        ("name", Value::str(step.info.name.as_str())),
+        ("name", step.task.name.as_ref().map_or_else(|| Value::str(""), |_| Value::str(step.info.name.as_str()))),
         ("action", Value::str(step.task.action_written.as_str())),
         ("args", Value::Map(step.task.args.clone()).untrusted()),
         ("register", Value::from(step.task.register.clone())),

@@ -45,7 +45,7 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
             result.insert(Value::str("assertion"), condition.untrusted());
         }
         let origin = condition.origin().cloned().or_else(|| Some(action.task.origin.clone()));
-        let diagnostic = Diagnostic::error(message.to_text()).at(origin);
+        let diagnostic = Diagnostic::error(format!("Action failed: {}", message.to_text())).at(origin);
         result.insert(Value::str("msg"), message);
         return Ok(ActionOutcome { result, effects: Vec::new(), diagnostic: Some(diagnostic) });
     }

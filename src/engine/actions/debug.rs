@@ -6,7 +6,17 @@ use crate::template::TemplateErrorKind;
 use crate::value::{Map, Value, map_of};
 
 pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome, PlanError> {
-    let render = |value: &Value| action.shared.templar.render(value, &action.context);
+    let render = |name: &str, value: &Value| {
+        action.shared.templar.render(value, &action.context).map_err(|mut error| {
+            if !matches!(error.kind, TemplateErrorKind::Pending) {
+                error.message = format!(
+                    "Finalization of task args for 'ansible.builtin.debug' failed: Error while resolving value for '{name}': {}",
+                    error.message
+                );
+            }
+            error
+        })
+    };
     for name in args.keys() {
         let name = name.to_text();
         if !["msg", "var", "verbosity"].contains(&name.as_str()) {
@@ -17,7 +27,7 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         }
     }
     let verbosity = match args.get("verbosity") {
-        Some(value) => match render(value)? {
+        Some(value) => match render("verbosity", value)? {
             Value::Int(number) => number,
             other => other.to_text().trim().parse().unwrap_or(0),
         },
@@ -36,7 +46,7 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
             return Ok(ActionOutcome::failed(action.task, "'msg' and 'var' are incompatible options"));
         }
         (Some(message), None) => {
-            let message = render(message)?;
+            let message = render("msg", message)?;
             result.insert(Value::str("msg"), if matches!(message, Value::Omit) { Value::str("Hello world!") } else { message });
         }
         (None, Some(var)) => {
@@ -44,7 +54,7 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
                 Value::Str(text) => {
                     // A bare expression; a template that gives one is followed.
                     let expression = if text.text.contains("{{") {
-                        match render(var)? {
+                        match render("var", var)? {
                             Value::Str(text) => text.text.to_string(),
                             other => {
                                 result.insert(Value::str(text.text.clone()), other);
@@ -62,7 +72,7 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
                         Err(error) => return Err(error.into()),
                     }
                 }
-                other => (other.to_text(), render(other)?),
+                other => (other.to_text(), render("var", other)?),
             };
             result.insert(Value::str(value.0), value.1);
         }

@@ -94,7 +94,7 @@ impl ActionOutcome {
         ActionOutcome {
             result: map_of([("failed", Value::Bool(true)), ("msg", Value::str(message.as_str()))]),
             effects: Vec::new(),
-            diagnostic: Some(Diagnostic::error(message).at(Some(task.origin.clone()))),
+            diagnostic: Some(Diagnostic::error(format!("Action failed: {message}")).at(Some(task.origin.clone()))),
         }
     }
 }
