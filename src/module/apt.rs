@@ -209,7 +209,11 @@ fn update_lists(args: &Args, system: &mut dyn System) -> Result<bool, ModuleErro
     }
     let time = lists_time(system)?.map_or(0, |(time, _)| time);
     let now = clock::since_epoch(SystemTime::now()).0;
-    if args.cache_valid_time > 0 && now < time + args.cache_valid_time {
+    // A new machine's directory is young and empty: nothing has been fetched into it yet.
+    let fetched = system.list(Path::new(LISTS)).is_ok_and(|names| {
+        names.iter().any(|name| name.to_string_lossy().contains("Release"))
+    });
+    if fetched && args.cache_valid_time > 0 && now < time + args.cache_valid_time {
         return Ok(false);
     }
     let command = apt_get(args, &["update"], &[]);
@@ -823,7 +827,9 @@ mod tests {
             (4e9, vec![("update_cache", true.into()), ("cache_valid_time", 3600.into())], false),
             (4e9, vec![("update_cache", true.into())], true),
         ] {
-            let mut fake = machine().with_file(STAMP, "");
+            let mut fake = machine()
+                .with_file(STAMP, "")
+                .with_file("/var/lib/apt/lists/deb.example_dists_bookworm_InRelease", "");
             let stamp = Attributes { mtime: Some(time), ..Attributes::default() };
             fake.set_attributes(Path::new(STAMP), &stamp, true).expect("set");
             fake.forget();
