@@ -8,7 +8,7 @@ use crate::module::facts::{distribution, service_manager};
 use crate::module::{Module, ModuleError, Outcome, Param, Scope, Type, host, typed};
 use crate::system::probe::{Answer, Probe};
 use crate::system::{Applied, Command, Done, Intent, System};
-use crate::value::{Map, Value, map_of};
+use crate::value::{Map, map_of};
 
 /// Sets the machine's name.
 pub const MODULE: Module = Module {
@@ -174,6 +174,7 @@ mod tests {
     use crate::system::Output;
     use crate::system::fake::Fake;
     use crate::system::probe::Kernel;
+    use crate::value::Value;
 
     #[test]
     fn names_are_set_where_they_differ() {

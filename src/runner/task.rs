@@ -159,7 +159,9 @@ fn report(
     let status = match (failed, skipped, changed) {
         (true, _, _) => Status::Failed,
         (_, true, _) => Status::Skipped,
-        (_, _, true) if dry => Status::WouldChange,
+        // Also when the task does not call it a change (a daemon-reload, lists of packages that were fetched):
+        // it is something that only a real run does.
+        (_, _, changed) if dry && (changed || !changes.is_empty()) => Status::WouldChange,
         (_, _, true) => Status::Changed,
         _ => Status::Ok,
     };
