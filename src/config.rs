@@ -940,3 +940,109 @@ fn display(table: &Table<'_>) -> Display {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn around(directory: &Path, env: &[(&str, &str)]) -> Surroundings {
+        Surroundings {
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            cwd: directory.to_owned(),
+            home: Some(PathBuf::from("/home/anna")),
+        }
+    }
+
+    #[test]
+    fn defaults_are_ansibles() {
+        let settings = Settings::load(&around(Path::new("/nonexistent"), &[]), &[]).expect("nothing is set");
+        assert_eq!((settings.forks, settings.timeout, settings.poll_interval), (5, 10, 15));
+        assert_eq!(settings.become_user, "root");
+        assert_eq!(settings.display.stdout_callback, "default");
+        assert!(settings.host_key_checking && settings.error_on_undefined && settings.display.ok_hosts);
+        assert_eq!(settings.roles_path[0], Path::new("/home/anna/.ansible/roles"));
+        assert_eq!(settings.inventory, ["/etc/ansible/hosts"]);
+        assert_eq!(settings.warnings, Vec::<String>::new());
+        assert!(settings.all.len() > 200);
+    }
+
+    #[test]
+    fn later_sources_win_and_are_named() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let cfg = directory.path().join("ansible.cfg");
+        let text = "[defaults]\nforks = 7\nroles_path = roles:../shared\ntimeout = 20\nprivate_key_file = ~/.ssh/$KEY\n\
+                    inventory = hosts\n[ssh_connection]\npipelining = True\n";
+        std::fs::write(&cfg, text).expect("it can be written");
+        std::fs::write(
+            directory.path().join("setpoint.toml"),
+            "[defaults]\ntimeout = 30\n[setpoint]\nstate = \"x.db\"\n",
+        )
+        .expect("it can be written");
+        let env = [("ANSIBLE_FORKS", "9"), ("KEY", "id_ed25519"), ("ANSIBLE_COW_SELECTION", "bunny")];
+        let flags = [("DEFAULT_REMOTE_USER", "deploy".to_owned(), "--user")];
+        let settings = Settings::load(&around(directory.path(), &env), &flags).expect("they are right");
+        let given = |key: &str| settings.setting(key).expect("it is known").given.to_string();
+        assert_eq!((settings.forks, given("DEFAULT_FORKS")), (9, "env: ANSIBLE_FORKS".into()));
+        assert_eq!(settings.timeout, 30);
+        assert!(given("DEFAULT_TIMEOUT").ends_with("setpoint.toml:2"), "{}", given("DEFAULT_TIMEOUT"));
+        assert_eq!(given("DEFAULT_ROLES_PATH"), format!("{}:3", cfg.display()));
+        let shared = directory.path().parent().expect("it is not the root").join("shared");
+        assert_eq!(settings.roles_path, [directory.path().join("roles"), shared]);
+        assert_eq!(settings.private_key_file, Some(PathBuf::from("/home/anna/.ssh/id_ed25519")));
+        assert_eq!(settings.inventory, [directory.path().join("hosts").display().to_string()]);
+        assert_eq!(
+            (settings.remote_user.as_deref(), given("DEFAULT_REMOTE_USER")),
+            (Some("deploy"), "flag: --user".into())
+        );
+        assert_eq!(settings.state.as_deref(), Some("x.db"));
+        // What has nothing to do here is no reason to warn.
+        assert_eq!(settings.warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named_once() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let text = "[defaults]\nlog_filter = x\nfrks = 3\n[our_plugin]\na = b\n";
+        std::fs::write(directory.path().join("ansible.cfg"), text).expect("it can be written");
+        let env = [("ANSIBLE_CALLBACK_PLUGINS", "/x")];
+        let settings = Settings::load(&around(directory.path(), &env), &[]).expect("they are right");
+        let all = settings.warnings.join("\n");
+        assert_eq!(settings.warnings.len(), 2, "{all}");
+        assert!(all.contains("DEFAULT_CALLBACK_PLUGIN_PATH (env: ANSIBLE_CALLBACK_PLUGINS)"), "{all}");
+        assert!(
+            all.contains("DEFAULT_LOG_FILTER (")
+                && all.contains("[defaults] frks (")
+                && !all.contains("our_plugin"),
+            "{all}"
+        );
+    }
+
+    #[test]
+    fn a_directory_that_everybody_writes_to_is_not_trusted() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(directory.path().join("ansible.cfg"), "[defaults]\nforks = 99\n")
+            .expect("it can be written");
+        std::fs::write(directory.path().join("setpoint.toml"), "[defaults]\nforks = 99\n")
+            .expect("it can be written");
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777))
+            .expect("it is ours");
+        let settings = Settings::load(&around(directory.path(), &[]), &[]).expect("they are right");
+        assert_eq!(settings.forks, 5);
+        assert_eq!(settings.warnings.len(), 1);
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_refused_with_their_place() {
+        for (name, value, part) in [
+            ("ANSIBLE_FORKS", "many", "a whole number"),
+            ("ANSIBLE_GATHERING", "never", "one of implicit, explicit, smart"),
+            ("ANSIBLE_HOST_KEY_CHECKING", "perhaps", "a boolean"),
+        ] {
+            let error =
+                Settings::load(&around(Path::new("/nonexistent"), &[(name, value)]), &[]).expect_err(name);
+            let text = error.to_string();
+            assert!(text.contains(part) && text.contains(&format!("env: {name}")), "{text}");
+        }
+    }
+}

@@ -9,16 +9,26 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Settings, Surroundings};
+use crate::diagnostic::Diagnostic;
 use crate::report::{self, Fan, Plan, Stream, Streams};
 
+mod bridge;
+pub mod completions;
+pub mod config;
 pub mod demo;
+pub mod doc;
+pub mod exec;
 pub mod exit;
 pub mod extra_vars;
 pub mod failure;
+pub mod inventory;
+mod look;
 pub mod options;
 mod prompter;
 pub mod run;
+pub mod schema;
 pub mod secrets;
+pub mod vault;
 
 use exit::Exit;
 use failure::Failure;
@@ -44,6 +54,14 @@ pub struct Cli {
 pub enum Command {
     Run(run::Run),
     Demo(demo::Demo),
+    Exec(exec::Exec),
+    Inventory(inventory::Inventory),
+    Vault(vault::Vault),
+    Doc(doc::Doc),
+    Schema(schema::Schema),
+    Config(config::Config),
+    Completions(completions::Completions),
+    Man(completions::Man),
 }
 
 /// Names of programs as which this one behaves, with the subcommand that it then is.
@@ -82,6 +100,14 @@ fn dispatch(command: &Command, console: &mut Console) -> Result<Exit, Failure> {
     match command {
         Command::Run(args) => run::run(args, console),
         Command::Demo(args) => demo::run(args, console),
+        Command::Exec(args) => exec::run(args, console),
+        Command::Inventory(args) => inventory::run(args, console),
+        Command::Vault(args) => vault::run(args, console),
+        Command::Doc(args) => doc::run(args, console),
+        Command::Schema(args) => schema::run(args, console),
+        Command::Config(args) => config::run(args, console),
+        Command::Completions(args) => completions::run(args, console),
+        Command::Man(args) => completions::man(args, console),
     }
 }
 
@@ -126,13 +152,27 @@ impl Console {
     /// # Errors
     /// There is no such layout.
     pub fn listeners(&self, settings: &Settings, verbosity: u8, check: bool) -> Result<Fan, Failure> {
-        let plan = Plan { display: settings.display.clone(), verbosity, check };
-        let streams = Streams {
+        let plan = Plan {
+            display: settings.display.clone(),
+            verbosity,
+            check,
+            log_path: settings.log_path.clone(),
+            clock: std::time::SystemTime::now,
+        };
+        let unknown = report::unknown_callbacks(&settings.display);
+        if !unknown.is_empty() {
+            self.warn(&format!(
+                "these callbacks are not supported and have no effect: {}",
+                unknown.join(", ")
+            ));
+        }
+        let columns = self.columns;
+        let streams = || Streams {
             out: Stream { to: Box::new(io::stdout()), terminal: io::stdout().is_terminal() },
             err: Stream { to: Box::new(io::stderr()), terminal: io::stderr().is_terminal() },
-            columns: self.columns,
+            columns,
         };
-        Ok(report::listeners(plan, streams)?)
+        Ok(report::listeners(&plan, &streams)?)
     }
 
     /// Writes a line to standard error.
@@ -141,10 +181,15 @@ impl Console {
         let _ = writeln!(io::stderr(), "[WARNING]: {text}");
     }
 
+    /// Shows a warning or an error that does not end the command.
+    pub fn tell(&self, diagnostic: &Diagnostic) {
+        let _ = writeln!(io::stderr(), "{}", report::diagnostic_line(diagnostic).trim_end());
+    }
+
     /// Says why a command failed.
     pub fn complain(&self, failure: &Failure) {
         for diagnostic in &failure.diagnostics {
-            let _ = writeln!(io::stderr(), "{}", report::diagnostic_line(diagnostic).trim_end());
+            self.tell(diagnostic);
         }
     }
 
@@ -169,4 +214,29 @@ fn columns() -> Option<usize> {
         .ok()
         .map(|size| usize::from(size.ws_col))
         .filter(|columns| *columns > 0)
+}
+
+/// Shows a long text through the pager on a terminal; plainly elsewhere.
+///
+/// # Errors
+/// Standard output can't be written to.
+fn page(text: &str, settings: &Settings, console: &Console) -> Result<(), Failure> {
+    if !io::stdout().is_terminal() {
+        return console.print(text);
+    }
+    let words = shlex::split(&settings.pager)
+        .filter(|words| !words.is_empty())
+        .unwrap_or_else(|| vec!["less".into()]);
+    let started = std::process::Command::new(&words[0])
+        .args(&words[1..])
+        .env("LESS", std::env::var("LESS").unwrap_or_else(|_| "FRX".into()))
+        .stdin(std::process::Stdio::piped())
+        .spawn();
+    let Ok(mut pager) = started else { return console.print(text) };
+    if let Some(mut input) = pager.stdin.take() {
+        // Whoever leaves the pager early has read enough.
+        let _ = input.write_all(text.as_bytes());
+    }
+    pager.wait()?;
+    Ok(())
 }

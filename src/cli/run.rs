@@ -1,18 +1,15 @@
 //! `setpoint run`: playbooks, with the options of ansible-playbook.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 
 use super::exit::Exit;
-use super::prompter::TerminalPrompter;
 use super::failure::Failure;
 use super::options::{self, Flags};
 use super::{Console, extra_vars, secrets};
 use crate::config::Settings;
-use crate::engine::{Engine, Interrupt, Parts, RunEnd, RunOptions, Stop, inventory_options};
-use crate::inventory::Inventory;
+use crate::engine::RunOptions;
 use crate::vault::Vault;
 
 /// Run playbooks
@@ -104,92 +101,11 @@ pub struct Prepared {
 /// Why nothing was run.
 pub fn run(args: &Run, console: &mut Console) -> Result<Exit, Failure> {
     let prepared = prepare(args, console)?;
-    let listeners =
-        console.listeners(&prepared.settings, prepared.options.verbosity, prepared.options.check)?;
-    let vault = Arc::new(prepared.vault);
-    let sources = prepared.options.inventory.clone();
-    let options = inventory_options(&prepared.settings, &vault);
-    let (inventory, warnings) = Inventory::load(&sources, &options).map_err(Failure::parse)?;
-    for warning in &warnings {
-        console.warn(&warning.to_string());
+    let options = &prepared.options;
+    if options.syntax_check || options.list_hosts || options.list_tasks || options.list_tags {
+        return super::look::look(&prepared, console);
     }
-    let detailed = args.output.detailed_exitcode;
-    let check = prepared.options.check;
-    let playbooks = prepared.options.playbooks.clone();
-    let limit = prepared.options.limit.clone();
-    if let Some(limit) = &limit {
-        let selection = inventory
-            .select("all", Some(limit))
-            .map_err(|error| Failure { exit: Exit::Error, diagnostics: vec![error] })?;
-        if selection.hosts.is_empty() {
-            return Err(Failure::error(format!("the limit `{limit}` matches no host")));
-        }
-    }
-    let mut engine = Engine::new(
-        prepared.options,
-        Arc::new(prepared.settings),
-        Parts {
-            inventory,
-            vault,
-            prompter: Box::new(TerminalPrompter),
-            listeners: vec![Box::new(listeners)],
-            interrupt: interrupt()?,
-        },
-    )?;
-    let mut loaded = Vec::new();
-    let mut errors = Vec::new();
-    for path in &playbooks {
-        match engine.load(path) {
-            Ok((playbook, warnings)) => {
-                for warning in &warnings {
-                    console.warn(&warning.to_string());
-                }
-                loaded.push(playbook);
-            }
-            Err(more) => errors.extend(more),
-        }
-    }
-    if !errors.is_empty() {
-        return Err(Failure::parse(errors));
-    }
-    let end = match engine.run(&loaded) {
-        Ok(end) => end,
-        Err(Stop::Interrupted) => return Ok(Exit::Interrupted),
-        Err(Stop::Error(error)) => return Err(Failure { exit: Exit::Error, diagnostics: vec![error] }),
-        Err(Stop::Syntax(errors)) => return Err(Failure::parse(errors)),
-        Err(Stop::Bug(message)) => {
-            return Err(Failure::error(format!("unexpected error: {message}")).exit(Exit::Unexpected));
-        }
-    };
-    Ok(match end {
-        RunEnd { unreachable: true, .. } => Exit::Unreachable,
-        RunEnd { failed: true, .. } => Exit::Failed,
-        RunEnd { changed: true, .. } if detailed && check => Exit::WouldChange,
-        RunEnd { changed: true, .. } if detailed => Exit::Changed,
-        _ => Exit::Success,
-    })
-}
-
-/// Counts Ctrl-C: the first lets what runs finish, the second cuts connections, the third ends at once.
-fn interrupt() -> Result<Interrupt, Failure> {
-    let count = Interrupt::default();
-    let counted = count.clone();
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
-    std::thread::spawn(move || {
-        for _ in signals.forever() {
-            let before = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            if before == 0 {
-                let _ = std::io::Write::write_all(
-                    &mut std::io::stderr(),
-                    b"\ninterrupted: finishing what runs; once more cuts the connections\n",
-                );
-            }
-            if before >= 2 {
-                signal_hook::low_level::exit(i32::from(Exit::Interrupted.code()));
-            }
-        }
-    });
-    Ok(count)
+    super::bridge::run(prepared, console, args.output.detailed_exitcode)
 }
 
 /// Settings, passwords and options of a run.
@@ -210,23 +126,45 @@ pub fn prepare(args: &Run, console: &mut Console) -> Result<Prepared, Failure> {
     let extra_vars = extra_vars::parse(&args.extra_vars.extra_vars, &vault)
         .map_err(|diagnostics| Failure { exit: Exit::Options, diagnostics })?;
     let looking = args.syntax_check || args.list_hosts || args.list_tasks || args.list_tags;
-    let (connection_password, become_password) =
-        if looking { (None, None) } else { secrets::login_passwords(&settings)? };
-    let given = |key: &str| settings.is_given(key);
     let options = RunOptions {
         playbooks: args.playbooks.clone(),
         inventory: inventory(&args.inventory.inventory, &settings),
         limit: args.inventory.limit.clone(),
         check: args.running.check,
-        diff: args.running.diff || settings.diff_always,
+        diff: args.running.diff,
         tags: words(&args.tags).unwrap_or_else(|| settings.run_tags.clone()),
         skip_tags: words(&args.skip_tags).unwrap_or_else(|| settings.skip_tags.clone()),
         extra_vars,
         start_at_task: args.start_at_task.clone(),
         step: args.step,
+        flush_cache: args.inventory.flush_cache,
+        syntax_check: args.syntax_check,
+        list_hosts: args.list_hosts,
+        list_tasks: args.list_tasks,
+        list_tags: args.list_tags,
+        ..RunOptions::default()
+    };
+    complete(options, settings, vault, looking)
+}
+
+/// The options with what the settings (command line included) say; passwords are asked for unless the run only
+/// looks at files.
+///
+/// # Errors
+/// A password can't be had.
+pub(super) fn complete(
+    options: RunOptions,
+    settings: Settings,
+    vault: Vault,
+    looking: bool,
+) -> Result<Prepared, Failure> {
+    let (connection_password, become_password) =
+        if looking { (None, None) } else { secrets::login_passwords(&settings)? };
+    let given = |key: &str| settings.is_given(key);
+    let options = RunOptions {
+        diff: options.diff || settings.diff_always,
         forks: settings.forks,
         force_handlers: settings.force_handlers,
-        flush_cache: args.inventory.flush_cache,
         verbosity: settings.verbosity,
         window: Some(settings.window).filter(|window| *window > 0),
         remote_user: settings.remote_user.clone(),
@@ -240,10 +178,7 @@ pub fn prepare(args: &Run, console: &mut Console) -> Result<Prepared, Failure> {
         become_method: given("DEFAULT_BECOME_METHOD").then(|| settings.become_method.clone()),
         become_password,
         connection_password,
-        syntax_check: args.syntax_check,
-        list_hosts: args.list_hosts,
-        list_tasks: args.list_tasks,
-        list_tags: args.list_tags,
+        ..options
     };
     Ok(Prepared { options, settings, vault })
 }

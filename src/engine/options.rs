@@ -70,3 +70,20 @@ pub struct RunOptions {
     /// Only list the tags.
     pub list_tags: bool,
 }
+
+/// One task without a playbook.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdHoc {
+    /// Which hosts.
+    pub pattern: String,
+    /// The module.
+    pub module: String,
+    /// Its arguments as they were typed: `k=v`, free text, or JSON.
+    pub args: String,
+    /// Run detached, for at most this many seconds.
+    pub background: Option<u64>,
+    /// Seconds between looks at it; 0: don't wait for it.
+    pub poll: Option<u64>,
+    /// Fail the task after this many seconds.
+    pub task_timeout: Option<u64>,
+}

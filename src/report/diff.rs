@@ -2,19 +2,20 @@
 
 use similar::{ChangeTag, TextDiff};
 
+use super::result::Format;
 use super::style::{Role, Style};
 use crate::source::json::{Layout, dump};
 use crate::value::Value;
 
 /// All diffs of one result as text, empty if there is nothing to show.
-pub(super) fn render(diff: &Value, context: usize, style: &Style) -> String {
+pub(super) fn render(diff: &Value, context: usize, format: Format, style: &Style) -> String {
     match diff {
-        Value::List(items) => items.iter().map(|item| one(item, context, style)).collect(),
-        single => one(single, context, style),
+        Value::List(items) => items.iter().map(|item| one(item, context, format, style)).collect(),
+        single => one(single, context, format, style),
     }
 }
 
-fn one(diff: &Value, context: usize, style: &Style) -> String {
+fn one(diff: &Value, context: usize, format: Format, style: &Style) -> String {
     let mut out = String::new();
     let has = |key: &str| diff.get(key).is_some_and(Value::truthy);
     for (key, what) in [("dst_binary", "destination"), ("src_binary", "source")] {
@@ -33,8 +34,8 @@ fn one(diff: &Value, context: usize, style: &Style) -> String {
             _ => word.to_owned(),
         };
         out.push_str(&unified(
-            &text(before),
-            &text(after),
+            &text(before, format),
+            &text(after, format),
             &header("before", "before_header"),
             &header("after", "after_header"),
             context,
@@ -47,11 +48,12 @@ fn one(diff: &Value, context: usize, style: &Style) -> String {
     out
 }
 
-/// A mapping is shown as sorted JSON, so that two of them can be compared line by line.
-fn text(side: &Value) -> String {
+/// A mapping is shown as sorted JSON or YAML, so that two of them can be compared line by line.
+fn text(side: &Value, format: Format) -> String {
     match side {
         Value::Null => String::new(),
         Value::Str(text) => text.text.to_string(),
+        other if format == Format::Yaml => super::yaml::block(other) + "\n",
         other => dump(other, &Layout { indent: Some(4), sort_keys: true, ..Layout::default() }) + "\n",
     }
 }
@@ -63,14 +65,15 @@ fn unified(before: &str, after: &str, from: &str, to: &str, context: usize, styl
     if groups.is_empty() {
         return String::new();
     }
-    let paint = |role: Role, line: &str| format!("{}\n", style.paint(role, line));
-    let mut out = paint(Role::DiffRemove, &format!("--- {}", style.safe(from)));
-    out.push_str(&paint(Role::DiffAdd, &format!("+++ {}", style.safe(to))));
+    // The newline is painted too, as people's terminals and logs have always had it.
+    let paint = |role: Role, line: &str| style.paint(role, line).into_owned();
+    let mut out = paint(Role::DiffRemove, &format!("--- {}\n", style.safe(from)));
+    out.push_str(&paint(Role::DiffAdd, &format!("+++ {}\n", style.safe(to))));
     for group in &groups {
         let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
         let old = range(first.old_range().start, last.old_range().end);
         let new = range(first.new_range().start, last.new_range().end);
-        out.push_str(&paint(Role::DiffLines, &format!("@@ -{old} +{new} @@")));
+        out.push_str(&paint(Role::DiffLines, &format!("@@ -{old} +{new} @@\n")));
         for change in group.iter().flat_map(|op| diff.iter_changes(op)) {
             let line = change.value();
             let (sign, role) = match change.tag() {
@@ -78,13 +81,11 @@ fn unified(before: &str, after: &str, from: &str, to: &str, context: usize, styl
                 ChangeTag::Delete => ('-', Some(Role::DiffRemove)),
                 ChangeTag::Insert => ('+', Some(Role::DiffAdd)),
             };
-            let signed = format!("{sign}{}", line.strip_suffix('\n').unwrap_or(line));
+            let end = if line.ends_with('\n') { "" } else { "\n\\ No newline at end of file\n" };
+            let signed = format!("{sign}{line}{end}");
             match role {
                 Some(role) => out.push_str(&paint(role, &signed)),
-                None => out.push_str(&format!("{signed}\n")),
-            }
-            if !line.ends_with('\n') {
-                out.push_str("\\ No newline at end of file\n");
+                None => out.push_str(&signed),
             }
         }
     }
@@ -123,7 +124,7 @@ mod tests {
             ),
             (diff("a\n", "a\n"), ""),
         ] {
-            assert_eq!(render(&value, 3, &Style::default()), expected);
+            assert_eq!(render(&value, 3, Format::Json, &Style::default()), expected);
         }
     }
 
@@ -132,6 +133,6 @@ mod tests {
         let side = |state: &str| Value::map(map_of([("path", "/x"), ("mode", state)]));
         let value = Value::map(map_of([("before", side("0600")), ("after", side("0644"))]));
         let expected = "--- before\n+++ after\n@@ -1,4 +1,4 @@\n {\n-    \"mode\": \"0600\",\n+    \"mode\": \"0644\",\n     \"path\": \"/x\"\n }\n\n";
-        assert_eq!(render(&value, 3, &Style::default()), expected);
+        assert_eq!(render(&value, 3, Format::Json, &Style::default()), expected);
     }
 }

@@ -1,24 +1,33 @@
 //! Who tells what happens in a run. Each report consumes the engine's events; nobody else prints.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::Display;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::event::{Event, HostStats, Listener, Progress};
 use crate::source::json::{Layout, dump};
-use crate::value::Value;
+use crate::value::{Map, Value};
 
+mod brief;
+pub mod clock;
 mod diff;
+mod document;
+pub mod events;
 mod excerpt;
+mod junit;
 mod result;
 mod screen;
 pub mod style;
 mod terminal;
+mod timing;
+mod tree;
 mod yaml;
 
 pub use screen::{Stream, Streams};
 pub use terminal::Terminal;
 
+use clock::Clock;
 use screen::Screen;
 use style::{Role, Style};
 
@@ -30,6 +39,10 @@ pub struct Plan {
     pub verbosity: u8,
     /// The run only simulates.
     pub check: bool,
+    /// Where a copy of what is shown goes.
+    pub log_path: Option<PathBuf>,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 /// Why a report can't be made.
@@ -42,6 +55,14 @@ pub enum ReportError {
         name: String,
         /// What there is.
         known: String,
+    },
+    /// The log can't be written.
+    #[error("can't write the log {}: {source}", path.display())]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
     },
 }
 
@@ -64,29 +85,101 @@ impl Listener for Fan {
     }
 }
 
-/// Names of the layouts, for `--output`.
-pub const LAYOUTS: &[&str] = &["default", "yaml"];
+/// Names of the layouts.
+pub const LAYOUTS: &[&str] =
+    &["default", "yaml", "minimal", "oneline", "json", "jsonl", "junit", "tree", "debug", "null"];
 
-/// The listeners that a plan asks for.
+/// Listeners that can be added to a layout.
+pub const CALLBACKS: &[&str] = &["timer", "profile_tasks", "profile_roles", "junit", "tree"];
+
+/// The listeners that a plan asks for: the layout, and what `callbacks_enabled` adds to it.
 ///
 /// # Errors
-/// A name is not known.
-pub fn listeners(plan: Plan, streams: Streams) -> Result<Fan, ReportError> {
+/// A layout's name is not known, or the log can't be written.
+pub fn listeners(plan: &Plan, streams: &dyn Fn() -> Streams) -> Result<Fan, ReportError> {
+    let display = &plan.display;
     let mut fan = Fan::default();
-    let name = plan.display.stdout_callback.clone();
-    let screen = Screen::new(streams, &plan.display);
-    match name.strip_prefix("ansible.builtin.").unwrap_or(&name) {
-        "default" | "yaml" => {
-            fan.add(Box::new(Terminal::new(screen, plan.display, plan.verbosity, plan.check)));
+    let mut screen = Screen::new(streams(), display);
+    if let Some(path) = &plan.log_path {
+        let file = std::fs::File::options().create(true).append(true).open(path);
+        let file = file.map_err(|source| ReportError::Log { path: path.clone(), source })?;
+        screen.log_to(Box::new(file), plan.clock);
+    }
+    let name = short(&display.stdout_callback);
+    match name {
+        // `debug` differed from `default` in what is now a setting of its own.
+        "default" | "yaml" | "debug" => {
+            let display =
+                Display { pretty: display.pretty.or((name == "debug").then_some(true)), ..display.clone() };
+            fan.add(Box::new(Terminal::new(screen, display, plan.verbosity, plan.check)));
         }
-        _ => return Err(ReportError::Unknown { name, known: LAYOUTS.join(", ") }),
+        "minimal" | "oneline" => {
+            fan.add(Box::new(brief::Brief::new(screen, display, plan.verbosity, name == "oneline")));
+        }
+        "json" => fan.add(Box::new(document::Document::new(screen, plan.clock))),
+        "jsonl" => fan.add(Box::new(events::EventStream::new(screen, plan.clock))),
+        "junit" | "tree" => {
+            fan.add(Box::new(Terminal::new(screen, display.clone(), plan.verbosity, plan.check)));
+            fan.add(extra(name, plan, streams).ok_or_else(|| unknown(name))?);
+        }
+        "null" => {}
+        _ => return Err(unknown(&display.stdout_callback)),
+    }
+    for name in &display.callbacks_enabled {
+        if let Some(listener) = extra(short(name), plan, streams) {
+            fan.add(listener);
+        }
     }
     Ok(fan)
+}
+
+fn unknown(name: &str) -> ReportError {
+    ReportError::Unknown { name: name.to_owned(), known: LAYOUTS.join(", ") }
+}
+
+/// A callback's name without its collection.
+fn short(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+/// Names in `callbacks_enabled` that there is nothing for here.
+pub fn unknown_callbacks(display: &Display) -> Vec<&str> {
+    display
+        .callbacks_enabled
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !CALLBACKS.contains(&short(name)))
+        .collect()
+}
+
+fn extra(name: &str, plan: &Plan, streams: &dyn Fn() -> Streams) -> Option<Box<dyn Listener>> {
+    let display = &plan.display;
+    let timing = |what| {
+        let screen = Screen::new(streams(), display);
+        Some(Box::new(timing::Timing::new(screen, plan.clock, what)) as Box<dyn Listener>)
+    };
+    match name {
+        "timer" => timing(timing::What::Run),
+        "profile_tasks" => timing(timing::What::Tasks),
+        "profile_roles" => timing(timing::What::Roles),
+        "junit" => Some(Box::new(junit::Junit::new(display.junit.clone(), plan.clock))),
+        "tree" => Some(Box::new(tree::Tree::new(display.tree_directory.clone()))),
+        _ => None,
+    }
 }
 
 /// A value on one line of JSON.
 fn one_line(value: &Value) -> String {
     dump(value, &Layout { indent: None, sort_keys: true, ensure_ascii: false, separators: None })
+}
+
+fn one_line_map(map: Map) -> String {
+    one_line(&Value::map(map))
+}
+
+/// The same with the keys as they come, and with what isn't ASCII escaped.
+fn plain_line(value: &Value) -> String {
+    dump(value, &Layout::default())
 }
 
 /// A host's line of the recap.
@@ -153,3 +246,6 @@ pub fn diagnostic_line(diagnostic: &Diagnostic) -> String {
     };
     format!("[{word}]: {}", terminal::diagnostic_text(diagnostic))
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,6 @@ const DEBUG_HIDES: &[&str] = &[
     "ansible_loop_var",
     "ansible_index_var",
     "ansible_loop",
-    "false_condition",
 ];
 
 /// How results are written.
@@ -43,7 +42,7 @@ pub(super) fn shown(result: &TaskResult, verbosity: u8) -> Map {
                 && !TOLD.contains(&key)
                 && (verbosity >= 3 || !DETAIL.contains(&key))
         })
-        .map(|(key, value)| (key.clone(), value.clone()))
+        .map(|(key, value)| (key.clone(), without_internals(value)))
         .collect();
     if is_action(&result.task.action, "debug") && all.get("censored").is_none() {
         let said = out.contains_key("msg");
@@ -53,6 +52,27 @@ pub(super) fn shown(result: &TaskResult, verbosity: u8) -> Map {
         });
     }
     out
+}
+
+/// A value without the keys that are between engine and modules, at any depth.
+fn without_internals(value: &Value) -> Value {
+    let internal = |key: &Value| key.as_str().is_some_and(|key| key.starts_with("_ansible_"));
+    match value {
+        Value::Map(map) => Value::map(
+            map.iter()
+                .filter(|(key, _)| !internal(key))
+                .map(|(key, value)| (key.clone(), without_internals(value)))
+                .collect(),
+        ),
+        Value::List(items) => Value::list(items.iter().map(without_internals).collect()),
+        other => other.clone(),
+    }
+}
+
+/// One line without spaces behind commas, as `oneline` has it.
+pub(super) fn dense(map: Map) -> String {
+    let separators = Some((",".to_owned(), ": ".to_owned()));
+    dump(&Value::map(map), &Layout { indent: None, sort_keys: true, ensure_ascii: false, separators })
 }
 
 /// Whether a full action name is the builtin `short`.

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use unicode_width::UnicodeWidthStr as _;
 
+use super::clock::Clock;
 use super::style::{Role, Style};
 use crate::config::Display;
 
@@ -38,7 +39,7 @@ pub(super) struct Screen {
     /// Text that is not written yet.
     pending: String,
     /// Copy of all that is shown, without colours.
-    log: Option<Box<dyn Write + Send>>,
+    log: Option<(Box<dyn Write + Send>, Clock)>,
 }
 
 impl Screen {
@@ -71,10 +72,12 @@ impl Screen {
         self.keep(text);
     }
 
-    /// Text that was dressed by the caller.
+    /// Text that was dressed by the caller; it may bring its newline along.
     pub(super) fn dressed(&mut self, text: &str, plain: &str) {
         self.pending.push_str(text);
-        self.pending.push('\n');
+        if !text.ends_with('\n') {
+            self.pending.push('\n');
+        }
         self.keep(plain);
     }
 
@@ -142,14 +145,17 @@ impl Screen {
         }
     }
 
-    pub(super) fn log_to(&mut self, log: Box<dyn Write + Send>) {
-        self.log = Some(log);
+    /// Keeps a copy of all lines from now on, each with the time.
+    pub(super) fn log_to(&mut self, log: Box<dyn Write + Send>, clock: Clock) {
+        self.log = Some((log, clock));
     }
 
     fn keep(&mut self, text: &str) {
-        if let Some(log) = &mut self.log {
-            let _ = log.write_all(text.as_bytes());
-            let _ = log.write_all(b"\n");
+        let Some((log, clock)) = &mut self.log else { return };
+        let time = super::clock::iso(clock());
+        for line in text.lines() {
+            // A log that can't be written any more must not end a run in the middle of a change.
+            let _ = writeln!(log, "{time} | {line}");
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use indexmap::IndexMap;
+
 use super::result::{self, Format};
 use super::screen::Screen;
 use super::style::Role;
@@ -23,13 +25,24 @@ pub struct Terminal {
     told: HashSet<String>,
     /// The run as a whole only simulates.
     check: bool,
+    /// Texts that hosts have in common, with those hosts.
+    folded: IndexMap<String, Vec<String>>,
 }
 
 impl Terminal {
     pub(super) fn new(screen: Screen, display: Display, verbosity: u8, check: bool) -> Terminal {
         let yaml = display.result_format == "yaml" || display.stdout_callback == "yaml";
         let format = if yaml { Format::Yaml } else { Format::Json };
-        Terminal { screen, display, format, verbosity, banner: None, told: HashSet::new(), check }
+        Terminal {
+            screen,
+            display,
+            format,
+            verbosity,
+            banner: None,
+            told: HashSet::new(),
+            check,
+            folded: IndexMap::new(),
+        }
     }
 
     fn playbook(&mut self, path: &str) {
@@ -140,7 +153,9 @@ impl Terminal {
         let indent = (long && self.display.pretty != Some(false)).then_some(4);
         match self.format {
             Format::Json => result::json(map, indent),
-            Format::Yaml => super::yaml::result(map, self.display.pretty != Some(false)),
+            Format::Yaml => {
+                super::yaml::result(map, self.display.pretty != Some(false)).trim_end_matches('\n').to_owned()
+            }
         }
     }
 
@@ -153,16 +168,14 @@ impl Terminal {
     }
 
     fn result(&mut self, result: &TaskResult) {
-        self.diffs(result);
+        if !result.looped {
+            self.diffs(result);
+        }
         let host = result::host_label(result);
         match result.verdict {
+            Verdict::Ok | Verdict::Changed if is_include(result) => self.ensure_banner(&result.task),
             Verdict::Ok if !self.display.ok_hosts => {}
             Verdict::Ok | Verdict::Changed => {
-                let included = ["include_tasks", "include_role"];
-                if included.iter().any(|name| result::is_action(&result.task.action, name)) {
-                    self.ensure_banner(&result.task);
-                    return;
-                }
                 self.prologue(result);
                 if result.looped {
                     return;
@@ -207,6 +220,10 @@ impl Terminal {
     }
 
     fn item(&mut self, result: &TaskResult) {
+        if is_include(result) && matches!(result.verdict, Verdict::Ok | Verdict::Changed) {
+            return;
+        }
+        self.diffs(result);
         let host = result::host_label(result);
         let label = match result.label.as_deref() {
             Some(label) => label.to_owned(),
@@ -237,36 +254,54 @@ impl Terminal {
         }
     }
 
-    /// Diffs of what changed are shown above the result; those of a loop all at its end.
+    /// The diff of what changed is shown above the result.
     fn diffs(&mut self, result: &TaskResult) {
-        let of_items = result.result.get("results").and_then(Value::as_list).filter(|_| result.looped);
-        let changed = |value: &Value| value.get("changed").is_some_and(Value::truthy);
-        let diffs: Vec<&Value> = match of_items {
-            Some(items) => {
-                items.iter().filter(|item| changed(item)).filter_map(|item| item.get("diff")).collect()
-            }
-            None if result.verdict == Verdict::Changed || changed(&result.result) => {
-                result.result.get("diff").into_iter().collect()
-            }
-            None => Vec::new(),
+        let changed =
+            result.verdict == Verdict::Changed || result.result.get("changed").is_some_and(Value::truthy);
+        let Some(value) = result.result.get("diff").filter(|_| changed) else { return };
+        let text = diff::render(value, self.display.diff_context, self.format, self.screen.style());
+        if text.is_empty() {
+            return;
+        }
+        if self.display.fold {
+            self.fold(result, text);
+            return;
+        }
+        self.ensure_banner(&result.task);
+        self.screen.dressed(&text, &text);
+    }
+
+    /// Keeps a text back that several hosts may have in common, until the task is over.
+    fn fold(&mut self, result: &TaskResult, text: String) {
+        self.ensure_banner(&result.task);
+        let host = match &result.label {
+            Some(label) => format!("{} (item={label})", result::host_label(result)),
+            None => result::host_label(result),
         };
-        for value in diffs {
-            let text = diff::render(value, self.display.diff_context, self.screen.style());
-            if !text.is_empty() {
-                self.ensure_banner(&result.task);
-                self.screen.dressed(&text, &text);
-            }
+        self.folded.entry(text).or_default().push(host);
+    }
+
+    /// Shows what was kept back: each text once, with the hosts that have it.
+    fn unfold(&mut self) {
+        for (text, hosts) in std::mem::take(&mut self.folded) {
+            let head = format!("on {} ({}):", hosts.join(", "), hosts.len());
+            self.screen.line(Some(Role::Debug), &head);
+            let text = text.trim_end_matches('\n');
+            self.screen.dressed(text, text);
+        }
+    }
+
+    pub(super) fn role_of(diagnostic: &Diagnostic) -> Role {
+        match diagnostic.severity {
+            Severity::Error => Role::Error,
+            Severity::Warning => Role::Warn,
         }
     }
 
     fn diagnostic(&mut self, diagnostic: &Diagnostic) {
-        let (word, role) = match diagnostic.severity {
-            Severity::Error => ("ERROR", Role::Error),
-            Severity::Warning => ("WARNING", Role::Warn),
-        };
-        let text = format!("[{word}]: {}", diagnostic_text(diagnostic));
+        let text = super::diagnostic_line(diagnostic);
         if self.told.insert(text.clone()) {
-            self.screen.error_line(role, &text);
+            self.screen.error_line(Terminal::role_of(diagnostic), &text);
         }
     }
 
@@ -291,6 +326,17 @@ impl Terminal {
 
 impl Listener for Terminal {
     fn event(&mut self, event: &Event) {
+        // What a task's hosts have in common is shown when the next thing begins.
+        let begins = matches!(
+            event,
+            Event::PlayStarted { .. }
+                | Event::TaskStarted { .. }
+                | Event::Recap { .. }
+                | Event::NoHostsRemaining
+        );
+        if begins && !self.folded.is_empty() {
+            self.unfold();
+        }
         match event {
             Event::PlaybookStarted { path } => self.playbook(path),
             Event::PlayStarted { name, check, .. } => self.play(name, *check),
@@ -360,8 +406,13 @@ impl Listener for Terminal {
     }
 }
 
+/// What is included says so itself.
+fn is_include(result: &TaskResult) -> bool {
+    ["include_tasks", "include_role"].iter().any(|name| result::is_action(&result.task.action, name))
+}
+
 /// The `[ERROR]` block of a failed task: why, and where in the playbook.
-fn error_text(result: &TaskResult) -> String {
+pub(super) fn error_text(result: &TaskResult) -> String {
     let reason = result::reason(result);
     let task = &result.task.origin;
     let Some(diagnostic) = &result.diagnostic else {

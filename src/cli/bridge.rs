@@ -1,0 +1,160 @@
+//! Where the command line meets the engine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::prompter::TerminalPrompter;
+use super::run::Prepared;
+use super::{Console, look};
+use crate::engine::options::AdHoc;
+use crate::engine::{Engine, Interrupt, Parts, RunEnd, Stop};
+use crate::playbook::loader::LoadContext;
+use crate::playbook::{Item, Keywords, Play, Playbook, Task};
+use crate::value::{Map, Origin, Value};
+
+/// Runs playbooks.
+///
+/// # Errors
+/// Why nothing was run.
+pub(super) fn run(prepared: Prepared, console: &mut Console, detailed: bool) -> Result<Exit, Failure> {
+    let playbooks = prepared.options.playbooks.clone();
+    let check = prepared.options.check;
+    let mut engine = engine(prepared, console)?;
+    let mut loaded = Vec::new();
+    let mut errors = Vec::new();
+    for path in &playbooks {
+        match engine.load(path) {
+            Ok((playbook, warnings)) => {
+                for warning in &warnings {
+                    console.tell(warning);
+                }
+                loaded.push(playbook);
+            }
+            Err(more) => errors.extend(more),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(Failure::parse(errors));
+    }
+    end(engine.run(&loaded), detailed, check)
+}
+
+/// Runs one task.
+///
+/// # Errors
+/// Why nothing was run.
+pub(super) fn exec(
+    prepared: Prepared,
+    ad_hoc: &AdHoc,
+    console: &mut Console,
+    detailed: bool,
+) -> Result<Exit, Failure> {
+    let check = prepared.options.check;
+    let mut engine = engine(prepared, console)?;
+    let task = {
+        let shared = &engine.shared;
+        let render = |value: &Value, vars: &Map| shared.render_static(value, vars);
+        shared.loader.task_from(&ad_hoc.module, &ad_hoc.args, &LoadContext { render: &render }).map_err(Failure::parse)?
+    };
+    let playbook = Playbook { path: PathBuf::from("exec"), plays: vec![Arc::new(play(ad_hoc, task))] };
+    end(engine.run(&[playbook]), detailed, check)
+}
+
+fn engine(prepared: Prepared, console: &mut Console) -> Result<Engine, Failure> {
+    let options = &prepared.options;
+    let listeners = console.listeners(&prepared.settings, options.verbosity, options.check)?;
+    let inventory = look::inventory(&options.inventory, &prepared.settings, &prepared.vault, console)?;
+    if let Some(limit) = &options.limit {
+        look::check_limit(&inventory, limit)?;
+    }
+    let parts = Parts {
+        inventory,
+        vault: Arc::new(prepared.vault),
+        prompter: Box::new(TerminalPrompter),
+        listeners: vec![Box::new(listeners)],
+        interrupt: interrupt()?,
+    };
+    Ok(Engine::new(prepared.options, Arc::new(prepared.settings), parts)?)
+}
+
+/// A play around one task.
+fn play(ad_hoc: &AdHoc, mut task: Task) -> Play {
+    let seconds = |seconds: u64| Value::from(seconds);
+    let mut keywords = task.keywords.as_ref().clone();
+    if let Some(limit) = ad_hoc.background.filter(|limit| *limit > 0) {
+        task.detach = Some(seconds(limit));
+        task.poll = Some(seconds(ad_hoc.poll.unwrap_or(15)));
+    }
+    if let Some(limit) = ad_hoc.task_timeout.filter(|limit| *limit > 0) {
+        keywords.timeout = Some(seconds(limit));
+    }
+    task.keywords = Arc::new(keywords);
+    Play {
+        name: Some(Value::str("Ad-hoc")),
+        hosts: Value::str(ad_hoc.pattern.as_str()),
+        origin: Arc::new(Origin { file: "command line".into(), line: 1, column: 1 }),
+        path: Path::new("exec").to_owned(),
+        keywords: Arc::new(Keywords::default()),
+        vars: Arc::new(Map::new()),
+        vars_files: Vec::new(),
+        vars_prompt: Vec::new(),
+        gather_facts: Some(Value::Bool(false)),
+        gather_subset: None,
+        gather_timeout: None,
+        fact_path: None,
+        serial: Vec::new(),
+        strategy: None,
+        order: None,
+        max_fail_percentage: None,
+        force_handlers: None,
+        roles: Vec::new(),
+        pre_tasks: Vec::new(),
+        role_tasks: Vec::new(),
+        tasks: vec![Item::Task(Arc::new(task))],
+        post_tasks: Vec::new(),
+        handlers: Vec::new(),
+    }
+}
+
+fn end(outcome: Result<RunEnd, Stop>, detailed: bool, check: bool) -> Result<Exit, Failure> {
+    let end = match outcome {
+        Ok(end) => end,
+        Err(Stop::Interrupted) => return Ok(Exit::Interrupted),
+        Err(Stop::Error(error)) => return Err(Failure { exit: Exit::Error, diagnostics: vec![error] }),
+        Err(Stop::Syntax(errors)) => return Err(Failure::parse(errors)),
+        Err(Stop::Bug(message)) => {
+            return Err(Failure::error(format!("unexpected error: {message}")).exit(Exit::Unexpected));
+        }
+    };
+    Ok(match end {
+        RunEnd { unreachable: true, .. } => Exit::Unreachable,
+        RunEnd { failed: true, .. } => Exit::Failed,
+        RunEnd { changed: true, .. } if detailed && check => Exit::WouldChange,
+        RunEnd { changed: true, .. } if detailed => Exit::Changed,
+        _ => Exit::Success,
+    })
+}
+
+/// Counts Ctrl-C: the first lets what runs finish, the second cuts connections, the third ends at once.
+fn interrupt() -> Result<Interrupt, Failure> {
+    let count = Interrupt::default();
+    let counted = count.clone();
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            let before = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if before == 0 {
+                let _ = std::io::Write::write_all(
+                    &mut std::io::stderr(),
+                    b"\ninterrupted: finishing what runs; once more cuts the connections\n",
+                );
+            }
+            if before >= 2 {
+                signal_hook::low_level::exit(i32::from(Exit::Interrupted.code()));
+            }
+        }
+    });
+    Ok(count)
+}
