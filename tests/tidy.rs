@@ -50,7 +50,7 @@ fn arrows_point_down() {
         ("runner", &["value", "diagnostic", "system", "module", "protocol"]),
         ("source", &["value", "diagnostic", "vault"]),
         ("vault", &["value", "diagnostic"]),
-        ("inventory", &["value", "diagnostic", "source", "vault"]),
+        ("inventory", &["value", "diagnostic", "source", "vault", "template"]),
         ("template", &["value", "diagnostic", "source", "module"]),
         ("playbook", &["value", "diagnostic", "source", "vault", "module"]),
         ("vars", &["value", "diagnostic", "inventory", "playbook"]),

@@ -266,7 +266,7 @@ fn group(body: &str, separator: char, size: usize) -> String {
     let digits: Vec<char> = body[..end].chars().collect();
     let mut out = String::new();
     for (index, digit) in digits.iter().enumerate() {
-        if index > 0 && (digits.len() - index) % size == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(size) {
             out.push(separator);
         }
         out.push(*digit);

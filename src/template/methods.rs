@@ -217,7 +217,7 @@ pub(super) fn call(state: &mut State<'_, '_>, object: &V, name: &str, args: Args
                 && object.downcast_object_ref::<FunctionObject>().is_none()
             {
                 // What the engine provides: `loop.cycle(…)`, `loop.changed(…)`.
-                let result = object.call_method(state, name, &args.into_positional());
+                let result = object.call_method(state, name, &args.to_positional());
                 return result.map_err(|error| TemplateError::runtime(error.to_string()));
             }
         }

@@ -27,7 +27,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
-
 pub use error::{TemplateError, TemplateErrorKind};
 pub use lexer::Syntax;
 
@@ -716,5 +715,36 @@ mod unit {
             assert_eq!(render(vars, template), expected, "{template}");
         }
         assert!(render(vars, "{{ r1 }}").contains("Recursive loop"));
+    }
+
+    #[test]
+    fn hostile_templates_end_with_an_error() {
+        let mut chain = String::from("{");
+        for index in 0..200 {
+            chain += &format!("\"v{index}\": \"{{{{ v{} }}}}-\",", index + 1);
+        }
+        chain += "\"v200\": 1}";
+        let nested = format!("{{{{ {}1{} }}}}", "(".repeat(2000), ")".repeat(2000));
+        let blocks = "{% if true %}".repeat(2000);
+        let cases = [
+            ("{}", "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}"),
+            ("{}", "{{ 'a' * 99999999999 }}"),
+            ("{}", "{{ range(999999999999) | list }}"),
+            ("{}", "{% set l = [] %}{% set _ = l.append(l) %}{{ l }}"),
+            ("{}", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"),
+            ("{}", nested.as_str()),
+            ("{}", blocks.as_str()),
+            ("{}", "{{ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!' | regex_search('(a+)+$(?<!x)') }}"),
+            (chain.as_str(), "{{ v0 }}"),
+        ];
+        for (vars, template) in cases {
+            let found = render(vars, template);
+            let shown: String = template.chars().take(60).collect();
+            assert!(
+                found.starts_with("! ") || found == "None",
+                "{shown}: {}",
+                found.chars().take(80).collect::<String>()
+            );
+        }
     }
 }

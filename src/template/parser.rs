@@ -378,7 +378,7 @@ impl<'t> Parser<'t> {
             "call" => self.call_block(out, span),
             "include" => self.include(out, span),
             "import" => self.import(out, span),
-            "from" => self.from_import(out, span),
+            "from" => self.import_names(out, span),
             "extends" => {
                 let name = self.expression()?;
                 out.push(act(call("__extends", vec![name], span), span));
@@ -781,7 +781,7 @@ impl<'t> Parser<'t> {
         self.expect_block_end()
     }
 
-    fn from_import(&mut self, out: &mut Vec<Stmt>, span: Span) -> P<()> {
+    fn import_names(&mut self, out: &mut Vec<Stmt>, span: Span) -> P<()> {
         let name = self.expression()?;
         if !self.skip_name("import") {
             return Err(TemplateError::syntax(

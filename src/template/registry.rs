@@ -67,7 +67,7 @@ impl Args {
         })
     }
 
-    pub(super) fn into_positional(&self) -> Vec<V> {
+    pub(super) fn to_positional(&self) -> Vec<V> {
         self.positional.clone()
     }
 
@@ -577,7 +577,7 @@ const CORE: &[(&str, Core)] = &[
 /// Makes all functions known to the engine.
 pub(super) fn install(engine: &mut Environment<'static>) {
     for (name, core) in CORE {
-        add(engine, (*name).into(), move |state, args| core(state, args));
+        add(engine, (*name).into(), core);
     }
     for function in FILTERS.values() {
         add(engine, format!("f.{}", function.name), move |_, args| {

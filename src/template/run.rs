@@ -20,8 +20,8 @@ use crate::value::{Text, Value, Vars, VaultText};
 
 /// Templates within templates (variables that refer to variables) may nest this deeply.
 const MAX_DEPTH: u32 = 64;
-/// Instructions that one template may execute.
-const FUEL: u64 = 50_000_000;
+/// Instructions that one template may execute: some seconds' worth (an unoptimised test has less patience).
+const FUEL: u64 = if cfg!(test) { 3_000_000 } else { 50_000_000 };
 /// Bytes that one template may produce.
 pub(super) const MAX_OUTPUT: usize = 512 << 20;
 

@@ -10,7 +10,9 @@ os.environ.update(CORPUS_VAR="from env", TZ="UTC", ANSIBLE_DEPRECATION_WARNINGS=
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible.plugins.loader import init_plugin_loader
 from ansible.utils.display import Display
+init_plugin_loader()
 Display().warning = lambda *a, **k: None
 Display().deprecated = lambda *a, **k: None
 Display().display = lambda *a, **k: None

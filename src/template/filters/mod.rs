@@ -7,6 +7,7 @@ mod network;
 pub(super) mod random;
 pub(super) mod regex;
 pub(super) mod strings;
+mod xml;
 mod yaml;
 
 use super::registry::Function;
@@ -20,5 +21,6 @@ pub(super) const TABLES: &[&[Function]] = &[
     random::TABLE,
     regex::TABLE,
     strings::TABLE,
+    xml::TABLE,
     yaml::TABLE,
 ];

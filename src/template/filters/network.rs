@@ -90,8 +90,11 @@ impl Net {
         if self.size() == 1 || self.size() == 2 {
             return (self.network(), self.last());
         }
-        let last = if self.v6 { self.last() } else { self.last() - 1 };
-        (self.network() + 1, last)
+        (self.network() + 1, self.last() - 1)
+    }
+
+    fn has_broadcast(self) -> bool {
+        self.v6 || self.prefix < 31
     }
 }
 
@@ -160,165 +163,232 @@ fn from_number(number: u128) -> Option<Net> {
     Some(Net { v6, address: number, prefix: if v6 { 128 } else { 32 } })
 }
 
-fn is_private(net: Net) -> bool {
-    let ranges: &[&str] = if net.v6 {
-        &["fc00::/7", "fec0::/10"]
-    } else {
-        &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "192.0.0.0/24", "198.18.0.0/15", "239.0.0.0/8"]
-    };
-    ranges.iter().filter_map(|range| parse(range)).any(|range| range.contains(net))
-}
-
 fn in_any(net: Net, ranges: &[&str]) -> bool {
-    ranges.iter().filter_map(|range| parse(range)).any(|range| range.contains(net))
+    let alone = Net { prefix: net.bits(), ..net };
+    ranges.iter().filter_map(|range| parse(range)).any(|range| range.contains(alone))
 }
 
-fn is_public(net: Net) -> bool {
-    !is_private(net)
-        && !in_any(
+/// Whether the address may be met anywhere on the internet.
+fn is_global(net: Net) -> bool {
+    let exceptions = [
+        "192.0.0.9",
+        "192.0.0.10",
+        "2001:1::1",
+        "2001:1::2",
+        "2001:3::/32",
+        "2001:4:112::/48",
+        "2001:20::/28",
+    ];
+    in_any(net, &exceptions)
+        || !in_any(
             net,
             &[
                 "0.0.0.0/8",
+                "10.0.0.0/8",
+                "100.64.0.0/10",
                 "127.0.0.0/8",
                 "169.254.0.0/16",
+                "172.16.0.0/12",
+                "192.0.0.0/24",
                 "192.0.2.0/24",
+                "192.168.0.0/16",
+                "198.18.0.0/15",
                 "198.51.100.0/24",
                 "203.0.113.0/24",
-                "224.0.0.0/4",
                 "240.0.0.0/4",
-                "100.64.0.0/10",
-                "::1/128",
                 "::/128",
-                "fe80::/10",
-                "ff00::/8",
+                "::1/128",
+                "::ffff:0:0/96",
+                "64:ff9b:1::/48",
+                "100::/64",
+                "2001::/23",
                 "2001:db8::/32",
+                "2002::/16",
+                "fc00::/7",
+                "fe80::/10",
             ],
         )
 }
 
-/// The result of a query on one value; `None` where the value doesn't fit.
-fn query(value: &V, query: &V, version: Option<i64>) -> R<Option<V>> {
-    let Some(net) = net_of(value) else { return Ok(None) };
+fn is_multicast(net: Net) -> bool {
+    in_any(net, &["224.0.0.0/4", "ff00::/8"])
+}
+
+/// Whether the address reads as a netmask or a hostmask.
+fn is_mask(net: Net) -> bool {
+    let all = if net.v6 { u128::MAX } else { u128::from(u32::MAX) };
+    let netmask = (net.address ^ all).wrapping_add(1) & (net.address ^ all) == 0;
+    let hostmask = net.address.wrapping_add(1) & net.address == 0;
+    netmask || hostmask
+}
+
+/// The result of a query on one value: `false` for what is no address, `None` for one that doesn't fit.
+fn query(value: &V, query: &V, version: Option<i64>) -> R {
+    let no = || Ok(V::from(false));
+    let Some(net) = net_of(value) else { return no() };
     if version.is_some_and(|version| (version == 6) != net.v6) {
-        return Ok(None);
+        return no();
     }
-    let given = ops::to_text(value)?;
-    let has_prefix = given.contains('/');
-    let text = |address: u128| V::from(net.ip(address).to_string());
-    let plain = || V::from(if has_prefix { net.cidr(net.address) } else { net.ip(net.address).to_string() });
-    let is_network = net.size() != 1 && net.address == net.network();
-    let name = match py(query) {
-        Py::Str(name) => name.to_owned(),
-        _ => ops::to_text(query)?,
+    let given = match py(value) {
+        Py::Str(text) if text.contains(['.', ':']) => text.to_owned(),
+        // Numbers become addresses; their prefix is written out.
+        _ => net.cidr(net.address),
     };
+    let is_net = given.contains('/') && matches!(py(value), Py::Str(text) if text.contains('/'));
+    let text = |address: u128| V::from(net.ip(address).to_string());
+    let own = || V::from(given.as_str());
+    let when = |holds: bool, value: V| Ok(if holds { value } else { none() });
+    let name = ops::to_text(query)?;
+    let (size, single) = (net.size(), net.is_single());
+    let at_network = net.address == net.network();
     let (first, last) = net.usable();
-    Ok(match name.as_str() {
-        "" => Some(plain()),
-        "address" | "ip" => (net.is_single() || !is_network || net.size() == 2).then(|| text(net.address)),
-        "host" | "host/prefix" | "hostnet" | "address/prefix" | "gateway" | "gw" => {
-            if net.is_single() || net.size() == 2 || !is_network {
-                let broadcast = !net.v6 && net.size() > 2 && net.address == net.last();
-                (!broadcast).then(|| V::from(net.cidr(net.address)))
-            } else {
-                None
+    let needs_network = || {
+        if is_net { Ok(()) } else { Err(TemplateError::runtime("Not a network address")) }
+    };
+    let cidr = |address: u128| V::from(net.cidr(address));
+    match name.as_str() {
+        "" => Ok(if is_net { cidr(net.address) } else { text(net.address) }),
+        "address" | "ip" => when(single || !at_network || !net.has_broadcast() || net.v6, text(net.address)),
+        "host" => when(single || !at_network || !net.has_broadcast(), cidr(net.address)),
+        "address/prefix" | "gateway" | "gw" | "host/prefix" | "hostnet" | "router" => {
+            if size != 1 && size != 2 && (at_network || net.address == net.last()) {
+                return no();
+            }
+            Ok(cidr(net.address))
+        }
+        "net" => when(!single && at_network, cidr(net.network())),
+        "network" | "network_id" => Ok(text(net.network())),
+        "network/prefix" | "subnet" => Ok(cidr(net.network())),
+        "network_netmask" => Ok(V::from(format!("{} {}", net.ip(net.network()), net.ip(net.mask())))),
+        "network_wildcard" => Ok(V::from(format!("{} {}", net.ip(net.network()), net.ip(net.host_mask())))),
+        "ip/prefix" => when(size == 2 || (!single && !at_network), cidr(net.address)),
+        "ip_netmask" | "address_netmask" => when(
+            size == 2 || (!single && !at_network),
+            V::from(format!("{} {}", net.ip(net.address), net.ip(net.mask()))),
+        ),
+        "prefix" => Ok(V::from(net.prefix)),
+        "netmask" => Ok(V::from(net.ip(net.mask()).to_string())),
+        "hostmask" | "wildcard" => Ok(V::from(net.ip(net.host_mask()).to_string())),
+        "broadcast" => when(size != 1 && size != 2, text(net.last())),
+        "size" => Ok(big(if size == 0 { None } else { Some(size) })),
+        "size_usable" => Ok(big(match size {
+            1 => Some(0),
+            2 => Some(2),
+            size => Some(size.wrapping_sub(2)),
+        })),
+        "first_usable" => {
+            needs_network()?;
+            when(!single, text(first))
+        }
+        "last_usable" => {
+            needs_network()?;
+            when(!single, text(last))
+        }
+        "range_usable" => {
+            needs_network()?;
+            when(!single, V::from(format!("{}-{}", net.ip(first), net.ip(last))))
+        }
+        "next_usable" => {
+            needs_network()?;
+            let next = net.address.wrapping_add(1);
+            when(!single && (first..=last).contains(&next), text(next))
+        }
+        "previous_usable" => {
+            needs_network()?;
+            let previous = net.address.wrapping_sub(1);
+            when(!single && (first..=last).contains(&previous), text(previous))
+        }
+        "peer" => {
+            needs_network()?;
+            let wrong = |why: &str| Err(TemplateError::runtime(why));
+            match (size, net.address & 3) {
+                (2, _) => Ok(text(net.address ^ 1)),
+                (4, 0) => wrong("Network address of /30 has no peer"),
+                (4, 3) => wrong("Broadcast address of /30 has no peer"),
+                (4, _) => Ok(text(net.address ^ 3)),
+                _ => wrong("Not a point-to-point network"),
             }
         }
-        "net" => is_network.then(|| V::from(net.cidr(net.address))),
-        "network" => Some(text(net.network())),
-        "network_id" => Some(text(net.network())),
-        "network/prefix" | "subnet" => (!net.is_single()).then(|| V::from(net.cidr(net.network()))),
-        "network_netmask" => {
-            (!net.is_single()).then(|| V::from(format!("{} {}", net.ip(net.network()), net.ip(net.mask()))))
-        }
-        "network_wildcard" => (!net.is_single())
-            .then(|| V::from(format!("{} {}", net.ip(net.network()), net.ip(net.host_mask())))),
-        "ip/prefix" => (net.size() > 1 || net.size() == 0)
-            .then(|| (net.address != net.network()).then(|| V::from(net.cidr(net.address))))
-            .flatten(),
-        "ip_netmask" | "address_netmask" => (!net.is_single() && net.address != net.network())
-            .then(|| V::from(format!("{} {}", net.ip(net.address), net.ip(net.mask())))),
-        "ip_wildcard" => (!net.is_single())
-            .then(|| V::from(format!("{} {}", net.ip(net.address), net.ip(net.host_mask())))),
-        "prefix" => Some(V::from(net.prefix)),
-        "netmask" => Some(V::from(net.ip(net.mask()).to_string())),
-        "hostmask" | "wildcard" => Some(V::from(net.ip(net.host_mask()).to_string())),
-        "broadcast" => (!net.v6 && net.size() > 2).then(|| text(net.last())),
-        "size" => Some(if net.size() == 0 {
-            V::from("340282366920938463463374607431768211456")
-        } else {
-            int(i128::try_from(net.size()).unwrap_or(i128::MAX))
-        }),
-        "size_usable" => Some(match net.size() {
-            1 => int(0),
-            2 => int(2),
-            size => {
-                int(i128::try_from(if net.v6 { size.wrapping_sub(1) } else { size - 2 }).unwrap_or(i128::MAX))
-            }
-        }),
-        "range_usable" | "first_usable" | "last_usable" if net.is_single() => {
-            (name != "range_usable").then(none).filter(|_| false)
-        }
-        "first_usable" => Some(text(first)),
-        "last_usable" => Some(text(last)),
-        "range_usable" => Some(V::from(format!("{}-{}", net.ip(first), net.ip(last)))),
-        "next_usable" => (net.size() > 1 && net.address < last).then(|| text(net.address.max(first - 1) + 1)),
-        "previous_usable" => (net.size() > 1 && net.address > first).then(|| text(net.address - 1)),
-        "peer" => match net.size() {
-            2 => Some(text(net.address ^ 1)),
-            4 if net.address & 3 == 1 => Some(text(net.address + 1)),
-            4 if net.address & 3 == 2 => Some(text(net.address - 1)),
-            4 => return Err(TemplateError::runtime("Network address of /30 has no peer")),
-            1 => return Err(TemplateError::runtime("Not a point-to-point network")),
-            _ => return Err(TemplateError::runtime("Not a point-to-point network")),
-        },
-        "int" => Some(if has_prefix && !net.is_single() {
+        "int" => Ok(if is_net {
             V::from(format!("{}/{}", net.address, net.prefix))
         } else {
-            int(i128::try_from(net.address).unwrap_or(i128::MAX))
+            big(Some(net.address))
         }),
-        "bool" => Some(V::from(true)),
-        "type" => Some(V::from(if is_network { "network" } else { "address" })),
-        "version" => Some(V::from(if net.v6 { 6 } else { 4 })),
-        "private" => is_private(net).then(plain),
-        "public" => (is_public(net)).then(plain),
-        "unicast" => (!in_any(net, &["224.0.0.0/4", "ff00::/8"])).then(plain),
-        "multicast" => in_any(net, &["224.0.0.0/4", "ff00::/8"]).then(plain),
-        "loopback" | "lo" => in_any(net, &["127.0.0.0/8", "::1/128"]).then(plain),
-        "link-local" | "lladdr" => in_any(net, &["169.254.0.0/16", "fe80::/10"]).then(plain),
-        "ipv4" => (!net.v6).then(plain),
-        "ipv6" => net.v6.then(plain),
-        "6to4" => match (net.v6, is_public(net)) {
-            (false, true) => {
-                let number = 0x2002_u128 << 112 | net.address << 80;
-                Some(V::from(format!("{}/48", Ipv6Addr::from(number | 1 << 64))))
+        "bool" => Ok(V::from(true)),
+        "type" => Ok(V::from(if single || !at_network { "address" } else { "network" })),
+        "version" => Ok(V::from(if net.v6 { 6 } else { 4 })),
+        "private" => when(!is_global(net), own()),
+        "public" => {
+            let loopback = in_any(net, &["127.0.0.0/8", "::1/128"]);
+            when(is_global(net) && !is_multicast(net) && !loopback && !is_mask(net), own())
+        }
+        "unicast" => when(!is_multicast(net), own()),
+        "multicast" => when(is_multicast(net), own()),
+        "loopback" | "lo" => when(in_any(net, &["127.0.0.0/8", "::1/128"]), own()),
+        "link-local" | "lladdr" => when(in_any(net, &["169.254.0.0/16", "fe80::/10"]), own()),
+        "ipv4" | "v4" => {
+            if !net.v6 {
+                return Ok(own());
             }
-            _ => None,
-        },
-        "revdns" => Some(V::from(reverse(net))),
-        "cidr" => Some(V::from(net.cidr(net.address))),
-        "cidr_lookup" => None,
-        "wrap" | "ipwrap" => Some(V::from(wrapped(&given, net))),
-        "ipv4/prefix" => None,
-        "list" | "nets" => None,
+            let embedded = in_any(net, &["::ffff:0:0/96", "::/96"]);
+            let v4 = Net {
+                v6: false,
+                address: net.address & u128::from(u32::MAX),
+                prefix: net.prefix.saturating_sub(96),
+            };
+            Ok(if embedded { V::from(v4.cidr(v4.address)) } else { V::from(false) })
+        }
+        "ipv6" | "v6" => Ok(if net.v6 {
+            own()
+        } else {
+            V::from(format!("::ffff:{}/{}", net.ip(net.address), net.prefix + 96))
+        }),
+        "6to4" => {
+            if net.v6 {
+                let usable = !is_net || !at_network;
+                return Ok(if usable && in_any(net, &["2002::/16"]) { own() } else { V::from(false) });
+            }
+            if is_net && !single && at_network {
+                return no();
+            }
+            let [a, b, c, d] = u32::try_from(net.address).unwrap_or(0).to_be_bytes();
+            Ok(V::from(format!("2002:{a:02x}{b:02x}:{c:02x}{d:02x}::1/48")))
+        }
+        "revdns" => Ok(V::from(reverse(net))),
+        "cidr" => Ok(cidr(net.address)),
+        "wrap" => Ok(if net.v6 { V::from(wrapped(&given, net)) } else { own() }),
         other => {
             if let Ok(index) = other.parse::<i128>() {
-                if net.is_single() {
-                    return Ok(None);
+                if single {
+                    return Ok(if is_net { cidr(net.address) } else { text(net.address) });
                 }
-                let size = i128::try_from(net.size()).unwrap_or(i128::MAX);
-                let at = if index < 0 { index + size } else { index };
-                return Ok((0..size)
-                    .contains(&at)
-                    .then(|| V::from(net.cidr(net.network() + u128::try_from(at).unwrap_or(0)))));
+                let total = if size == 0 { i128::MAX } else { i128::try_from(size).unwrap_or(i128::MAX) };
+                let offset = if index < 0 {
+                    size.wrapping_sub(index.unsigned_abs())
+                } else {
+                    u128::try_from(index).unwrap_or(0)
+                };
+                if index >= total || index < -total {
+                    return no();
+                }
+                return Ok(cidr(net.network().wrapping_add(offset)));
             }
             match parse(other) {
-                Some(container) => container.contains(net).then(plain),
-                None => {
-                    return Err(TemplateError::runtime(format!("ipaddr: unknown filter type: {other}")));
-                }
+                Some(container) => when(container.contains(net), own()),
+                None => Err(TemplateError::runtime(format!("ipaddr: unknown filter type: {other}"))),
             }
         }
-    })
+    }
+}
+
+/// A number that may need more than 64 bits; without one it is 2^128.
+fn big(number: Option<u128>) -> V {
+    match number.map(i128::try_from) {
+        Some(Ok(number)) => int(number),
+        _ => V::from(
+            number.map_or_else(|| "340282366920938463463374607431768211456".into(), |n| n.to_string()),
+        ),
+    }
 }
 
 fn reverse(net: Net) -> String {
@@ -349,22 +419,24 @@ fn ipaddr(call: &mut Call, version: Option<i64>) -> R {
     let input = call.input();
     let asked = call.some(1).unwrap_or_else(|| V::from(""));
     let version = version.or(call.int(2)?);
-    match py(&input) {
-        Py::None | Py::Bool(true) => Ok(V::from(false)),
-        Py::List(items) => {
-            let mut out = Vec::new();
-            for item in items.to_vec()? {
-                let found = match py(&item) {
-                    Py::Str("") => None,
-                    _ => query(&item, &asked, version)?,
-                };
-                out.extend(found.filter(|found| !matches!(py(found), Py::Bool(false))));
+    if let Py::List(items) = py(&input) {
+        let mut out = Vec::new();
+        for item in items.to_vec()? {
+            let found = one_ipaddr(&item, &asked, version)?;
+            if ops::truth(&found)? {
+                out.push(found);
             }
-            Ok(list(out))
         }
-        Py::Str("") => Ok(V::from(false)),
-        _ => Ok(query(&input, &asked, version)?.unwrap_or_else(|| V::from(false))),
+        return Ok(list(out));
     }
+    one_ipaddr(&input, &asked, version)
+}
+
+fn one_ipaddr(value: &V, asked: &V, version: Option<i64>) -> R {
+    if !ops::truth(value)? || matches!(py(value), Py::Bool(_)) {
+        return Ok(V::from(false));
+    }
+    query(value, asked, version)
 }
 
 fn ipwrap(call: &mut Call) -> R {
@@ -404,7 +476,13 @@ fn ipsubnet(call: &mut Call) -> R {
             let Some(index) = index else {
                 return Ok(V::from(Net { prefix, ..net }.cidr(Net { prefix, ..net }.network())));
             };
-            let up = Net { prefix: u32::try_from(index).unwrap_or(prefix), ..net };
+            // Its parent networks, from the widest wanted one down to the address itself.
+            let count = i64::from(net.bits() - prefix);
+            let at = if index < 0 { index + count } else { index };
+            if !(0..count).contains(&at) {
+                return Ok(V::from(false));
+            }
+            let up = Net { prefix: prefix + u32::try_from(at).unwrap_or(0), ..net };
             return Ok(V::from(up.cidr(up.network())));
         }
         if prefix < net.prefix {
@@ -583,7 +661,7 @@ fn hwaddr(call: &mut Call) -> R {
     let asked = call.text_or(1, "")?;
     let Some(mac) = mac_bytes(&text) else {
         if asked.is_empty() || asked == "bool" {
-            return Ok(V::from(false));
+            return Ok(none());
         }
         return Err(TemplateError::runtime(format!("hwaddr: not a hardware address: {text}")));
     };

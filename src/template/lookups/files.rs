@@ -453,9 +453,12 @@ pub(super) fn csvfile(lookup: &Lookup<'_>) -> R<Vec<V>> {
     Ok(out)
 }
 
+/// A section of an INI file: its name and its entries; an entry may have no value.
+type Section = (String, Vec<(String, Option<String>)>);
+
 /// Sections of an INI file with their entries in order; keys are lower case unless case counts.
-fn ini_sections(text: &str, case_sensitive: bool) -> Vec<(String, Vec<(String, Option<String>)>)> {
-    let mut sections: Vec<(String, Vec<(String, Option<String>)>)> = Vec::new();
+fn ini_sections(text: &str, case_sensitive: bool) -> Vec<Section> {
+    let mut sections: Vec<Section> = Vec::new();
     for line in text.lines() {
         let trimmed = line.trim();
         if trimmed.is_empty() || trimmed.starts_with(['#', ';']) {
@@ -795,4 +798,73 @@ pub(super) fn random_string(lookup: &Lookup<'_>) -> R<Vec<V>> {
     } else {
         text
     })])
+}
+
+/// Fetches with the controller's `curl`: the one program that every controller has for TLS.
+pub(super) fn url(lookup: &Lookup<'_>) -> R<Vec<V>> {
+    use std::io::Write as _;
+    let mut out = Vec::new();
+    for term in &lookup.terms {
+        let url = ops::to_text(term)?;
+        if !["http://", "https://", "ftp://", "file://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(TemplateError::runtime(format!("unknown url type: {url}")));
+        }
+        // Options and secrets go through standard input, never through the argument list.
+        let mut config = String::new();
+        let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let mut set = |name: &str, value: &str| config.push_str(&format!("{name} = \"{}\"\n", quoted(value)));
+        set("url", &url);
+        set("max-time", &lookup.text("timeout", "10")?);
+        set("user-agent", &lookup.text("http_agent", "ansible-httpget")?);
+        if let Some(user) = lookup.option("username") {
+            set("user", &format!("{}:{}", ops::to_text(user)?, lookup.text("password", "")?));
+        }
+        if let Some(headers) = lookup.option("headers")
+            && let Py::Dict(headers) = py(headers)
+        {
+            for (name, value) in headers.to_map()? {
+                set("header", &format!("{}: {}", name.to_text(), ops::to_text(&value)?));
+            }
+        }
+        for (option, argument) in [
+            ("ca_path", "cacert"),
+            ("client_cert", "cert"),
+            ("client_key", "key"),
+            ("unix_socket", "unix-socket"),
+        ] {
+            if let Some(path) = lookup.option(option) {
+                set(argument, &ops::to_text(path)?);
+            }
+        }
+        if !lookup.flag("validate_certs", true)? {
+            config.push_str("insecure\n");
+        }
+        if !matches!(lookup.text("follow_redirects", "urllib2")?.as_str(), "no" | "none" | "False" | "false")
+        {
+            config.push_str("location\n");
+        }
+        config.push_str("silent\nshow-error\nfail\n");
+        let failed = |why: String| TemplateError::runtime(format!("Failed lookup url for {url} : {why}"));
+        let mut child = std::process::Command::new("curl")
+            .args(["--config", "-"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .map_err(|error| failed(format!("curl can't be run: {error}")))?;
+        if let Some(mut input) = child.stdin.take() {
+            input.write_all(config.as_bytes()).map_err(|error| failed(error.to_string()))?;
+        }
+        let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
+        if !output.status.success() {
+            return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        }
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if lookup.flag("split_lines", true)? {
+            out.extend(crate::template::methods::split_lines(&text, false).into_iter().map(V::from));
+        } else {
+            out.push(V::from(text));
+        }
+    }
+    Ok(out)
 }

@@ -73,6 +73,7 @@ const TABLE: &[(&str, Run)] = &[
     ("template", files::template),
     ("together", sequences::together),
     ("unvault", files::unvault),
+    ("url", files::url),
     ("varnames", sequences::varnames),
     ("vars", sequences::vars),
     ("cartesian", sequences::nested),
