@@ -54,8 +54,10 @@ fn play_listing(number: usize, play: &Play, what: &What, lookups: &Lookups<'_>, 
     let rendered = |values: &[Value]| -> Vec<String> {
         tags::words(&values.iter().map(|tag| (lookups.render)(tag, play)).collect::<Vec<_>>())
     };
-    let own: BTreeSet<String> = rendered(&play.keywords.tags).into_iter().collect();
-    let _ = writeln!(out, "\n  play #{number} ({}): {name}\tTAGS: [{}]", patterns.join(","), joined(&own));
+    // A play's own tags stand in the order in which they were written, without spaces.
+    let own = rendered(&play.keywords.tags);
+    let _ = writeln!(out, "\n  play #{number} ({}): {name}\tTAGS: [{}]", patterns.join(","), own.join(","));
+    let own: BTreeSet<String> = own.into_iter().collect();
     if what.hosts {
         let hosts = (lookups.hosts)(play);
         let shown: Value = patterns.into();

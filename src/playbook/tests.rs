@@ -669,7 +669,7 @@ fn a_listing_has_the_familiar_layout() {
 - name: first {{ n }}
   hosts: [web, '!db']
   vars: {n: one}
-  tags: p
+  tags: p, o
   roles: [r]
   tasks:
     - name: b
@@ -699,16 +699,16 @@ fn a_listing_has_the_familiar_layout() {
     let expected = "
 playbook: site.yml
 
-  play #1 (web,!db): first one\tTAGS: [p]
+  play #1 (web,!db): first one\tTAGS: [p,o]
     pattern: ['web', '!db']
     hosts (2):
       w1
       w2
     tasks:
-      r : t\tTAGS: [p]
-      b\tTAGS: [a, p, z]
-      command\tTAGS: [p]
-      inc\tTAGS: [p]
+      r : t\tTAGS: [o, p]
+      b\tTAGS: [a, o, p, z]
+      command\tTAGS: [o, p]
+      inc\tTAGS: [o, p]
 
   play #2 (all): all\tTAGS: []
     pattern: ['all']
@@ -720,10 +720,10 @@ playbook: site.yml
     assert_eq!(listing(&playbook, "site.yml", &what, &lookups), expected);
     let what = What { tags: true, only: vec!["a".into()], ..What::default() };
     let found = listing(&playbook, "site.yml", &what, &lookups);
-    assert!(found.contains("      TASK TAGS: [a, p, z]\n"), "{found}");
+    assert!(found.contains("      TASK TAGS: [a, o, p, z]\n"), "{found}");
     let what = What { tags: true, ..What::default() };
     let found = listing(&playbook, "site.yml", &what, &lookups);
-    assert!(found.contains("      TASK TAGS: [a, never, p, x, z]\n"), "{found}");
+    assert!(found.contains("      TASK TAGS: [a, never, o, p, x, z]\n"), "{found}");
     assert_eq!(listing(&playbook, "s.yml", &What::default(), &lookups), "\nplaybook: s.yml\n");
 }
 
