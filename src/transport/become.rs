@@ -425,6 +425,8 @@ struct Begun {
 struct Seen {
     bytes: Vec<u8>,
     ended: bool,
+    /// How much was searched for the marker.
+    searched: usize,
     /// Where the search for a prompt goes on.
     answered: usize,
 }
@@ -437,7 +439,9 @@ impl Prelude {
         let mut out_buffer = vec![0; 16 << 10];
         let mut err_buffer = vec![0; 4 << 10];
         loop {
-            if let Some(at) = find(&out.bytes, &marker) {
+            let from = out.searched.saturating_sub(marker.len());
+            out.searched = out.bytes.len();
+            if let Some(at) = find(&out.bytes[from..], &marker).map(|at| from + at) {
                 let output = out.bytes.split_off(at + marker.len());
                 return Ok(Begun {
                     output,
@@ -514,6 +518,10 @@ impl Prelude {
     }
 
     async fn failed(self, out: &Seen, err: &Seen, prompts: usize) -> TransportError {
+        if out.bytes.len() > MAX_BEFORE {
+            let exit = "it printed more than 1 MiB".to_owned();
+            return self.error(Cause::NoShell { exit, output: tail(&out.text()) });
+        }
         let exit = tokio::time::timeout(EXIT_AFTER_OUTPUT, wait_for_exit(self.ended.clone())).await;
         let exit = exit.unwrap_or(ExitStatus::Lost("it did not end".to_owned()));
         let printed = format!("{}\n{}", out.text(), err.text());

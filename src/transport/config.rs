@@ -552,6 +552,8 @@ pub(super) struct Hop {
     pub(super) host: String,
     pub(super) user: Option<String>,
     pub(super) port: Option<u16>,
+    /// More options for it, as words of an ssh command line.
+    pub(super) words: Vec<String>,
 }
 
 impl std::fmt::Display for Hop {
@@ -913,6 +915,9 @@ impl Resolver<'_> {
                     [one] => one,
                     _ => &setting.rest,
                 };
+                if let Some(hop) = jump_in_disguise(text) {
+                    return Ok(Proxy::Jump(vec![hop]));
+                }
                 Ok(Proxy::Command(self.expand(text).map_err(|reason| setting.error(reason))?))
             }
             _ => Ok(Proxy::Direct),
@@ -1041,7 +1046,56 @@ pub(super) fn parse_hop(text: &str) -> Option<Hop> {
         Some(port) => Some(port.parse().ok().filter(|port| *port != 0)?),
         None => None,
     };
-    (!host.is_empty() && user.as_deref() != Some("")).then(|| Hop { host: host.to_owned(), user, port })
+    (!host.is_empty() && user.as_deref() != Some("")).then(|| Hop {
+        host: host.to_owned(),
+        user,
+        port,
+        words: Vec::new(),
+    })
+}
+
+/// The jump host in `ssh [options] -W %h:%p [user@]host`, the old way to write ProxyJump. As a jump host
+/// its one connection serves all hosts behind it; as a command each would log in there anew. `None` for
+/// anything else, which then runs as the command that it is.
+fn jump_in_disguise(text: &str) -> Option<Hop> {
+    if text.contains(['|', ';', '&', '<', '>', '$', '`', '(', '\n']) {
+        return None;
+    }
+    let words = shlex::split(text)?;
+    let (program, rest) = words.split_first()?;
+    if Path::new(program).file_name()? != "ssh" {
+        return None;
+    }
+    let mut options = Vec::new();
+    let (mut destination, mut forwards) = (None, false);
+    let mut rest = rest.iter();
+    while let Some(word) = rest.next() {
+        let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty()) else {
+            // A second word would be a command.
+            if destination.replace(word).is_some() {
+                return None;
+            }
+            continue;
+        };
+        for (at, letter) in letters.char_indices() {
+            if !"BbcDEeFIiJLlmOoPpQRSwW".contains(letter) {
+                options.push(format!("-{letter}"));
+                continue;
+            }
+            let attached = &letters[at + letter.len_utf8()..];
+            let value = if attached.is_empty() { rest.next()?.as_str() } else { attached };
+            match letter {
+                'W' if matches!(value, "%h:%p" | "[%h]:%p") => forwards = true,
+                // A token here speaks of the host behind, which a shared connection can't.
+                _ if value.contains('%') => return None,
+                _ => options.extend([format!("-{letter}"), value.to_owned()]),
+            }
+            break;
+        }
+    }
+    Arguments::parse(&options, "ProxyCommand").ok()?;
+    let destination = destination.filter(|destination| forwards && !destination.contains('%'))?;
+    Some(Hop { words: options, ..parse_hop(destination)? })
 }
 
 /// Replaces `%x` by what `token` gives; `%%` is a percent sign.
@@ -1337,6 +1391,7 @@ mod tests {
             host: host.into(),
             user: user.map(Into::into),
             port,
+            words: vec![],
         };
         let cases = [
             ("ProxyJump b", Proxy::Jump(vec![hop("b", None, None)])),
@@ -1356,8 +1411,29 @@ mod tests {
         for (config, expected) in cases {
             assert_eq!(resolved(config, "", "h").map(|resolved| resolved.proxy), Ok(expected), "{config:?}");
         }
-        let by_option = resolved("", "-o 'ProxyCommand=\"ssh -W %h:%p -q gw\"'", "h").map(|r| r.proxy);
-        assert_eq!(by_option, Ok(Proxy::Command("ssh -W h:22 -q gw".into())));
+        let disguised = |words: &[&str]| {
+            let words = words.iter().map(|word| (*word).to_owned()).collect();
+            Proxy::Jump(vec![Hop { words, ..hop("gw", Some("u"), None) }])
+        };
+        let command = |text: &str| Proxy::Command(text.to_owned());
+        for (text, expected) in [
+            ("ssh -W %h:%p -q u@gw", disguised(&["-q"])),
+            ("/usr/bin/ssh -qW%h:%p -i ~/k -p2222 u@gw", disguised(&["-q", "-i", "~/k", "-p", "2222"])),
+            (
+                "ssh u@gw -o StrictHostKeyChecking=no -W [%h]:%p",
+                disguised(&["-o", "StrictHostKeyChecking=no"]),
+            ),
+            ("ssh -W %h:%p -q u@gw || true", command("ssh -W h:22 -q u@gw || true")),
+            ("ssh u@gw nc %h %p", command("ssh u@gw nc h 22")),
+            ("ssh -W %h:%p -o ControlPath=%r u@gw", command("ssh -W h:22 -o ControlPath=me u@gw")),
+            ("ssh -W %h:%p -t u@gw", command("ssh -W h:22 -t u@gw")),
+            ("sshpass -p x ssh -W %h:%p u@gw", command("sshpass -p x ssh -W h:22 u@gw")),
+        ] {
+            let by_option = resolved("", &format!("-o 'ProxyCommand=\"{text}\"'"), "h").map(|r| r.proxy);
+            assert_eq!(by_option, Ok(expected.clone()), "{text}");
+            let by_file = resolved(&format!("ProxyCommand {text}"), "", "h").map(|r| r.proxy);
+            assert_eq!(by_file, Ok(expected), "{text}");
+        }
         let by_flag = resolved("ProxyJump x", "-J u@b", "h").map(|r| r.proxy);
         assert_eq!(by_flag, Ok(Proxy::Jump(vec![hop("b", Some("u"), None)])));
     }

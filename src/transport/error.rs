@@ -179,8 +179,8 @@ pub enum Cause {
         /// Why.
         reason: String,
     },
-    /// The far side's shell ended before our command began.
-    #[error("the host's shell ended before our command began ({exit}){}", printed(.output))]
+    /// The far side's shell ended, or floods us, before our command began.
+    #[error("our command did not begin on the host ({exit}){}", printed(.output))]
     NoShell {
         /// How it ended.
         exit: String,

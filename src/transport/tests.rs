@@ -193,6 +193,19 @@ mod local {
             } else {
                 skipped("chroot needs root");
             }
+            // One that never lets our command begin.
+            let flood = home.path("flood");
+            std::fs::write(&flood, "#!/bin/sh\nexec yes 'no entry'\n").expect("writable");
+            std::fs::set_permissions(&flood, std::fs::Permissions::from_mode(0o700)).expect("permissions");
+            let flood = flood.display().to_string();
+            let vars = [("ansible_connection", "docker"), ("ansible_docker_executable", flood.as_str())];
+            let floods = target("web1", &vars, &home.settings()).expect("a target");
+            let connection = transports.connect(&floods).await.expect("nothing runs yet");
+            let mut pipe = open_as(&*connection, None, "true").await.expect("it starts");
+            let error = pipe.stdout.read_to_end(&mut Vec::new()).await.expect_err("it is no banner");
+            let error = TransportError::from_io(&error).expect("typed").to_string();
+            assert!(error.contains("it printed more than 1 MiB") && error.contains("no entry"), "{error}");
+            drop(pipe);
             let vars = [("ansible_connection", "docker"), ("ansible_docker_executable", "/no/such/docker")];
             let target = target("web1", &vars, &home.settings()).expect("a target");
             let connection = transports.connect(&target).await.expect("nothing runs yet");
@@ -1121,6 +1134,16 @@ mod in_process {
                 |server: &Server| server.seen().iter().filter(|what| *what == "connected").count();
             assert_eq!((connections(first), connections(second)), (1, 1));
             assert_eq!(second.seen().iter().filter(|what| *what == "to 127.0.0.1").count(), 2);
+
+            let proxy = format!("-o ProxyCommand='ssh -q -W %h:%p -i {path} -p {} me@127.0.0.1'", first.port);
+            let disguised = [
+                ("ansible_ssh_private_key_file", path.as_str()),
+                ("ansible_ssh_common_args", proxy.as_str()),
+            ];
+            for server in &servers[2..] {
+                assert_eq!(client.hello(server.port, &disguised).await, "hello");
+            }
+            assert_eq!(connections(first), 2, "one more, shared by both");
 
             let gone = free_port();
             let error = client.hello(gone, &vars).await;

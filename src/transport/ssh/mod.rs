@@ -456,13 +456,19 @@ impl Inner {
             let Some((hop, before)) = hops.split_last() else {
                 return Err(Cause::Protocol("an empty list of jump hosts".to_owned()));
             };
-            let mut arguments = Arguments::with_file(place.config_file);
+            let mut arguments = Arguments::default();
             if let Some(user) = &hop.user {
                 arguments.set("user", user, "ProxyJump")?;
             }
             if let Some(port) = hop.port {
                 arguments.set("port", &port.to_string(), "ProxyJump")?;
             }
+            // A command line of its own brings its own configuration file, or none.
+            arguments.extend(if hop.words.is_empty() {
+                Arguments::with_file(place.config_file)
+            } else {
+                Arguments::parse(&hop.words, "ProxyCommand")?
+            });
             let mut resolved = self.resolve(&hop.host, &arguments)?;
             // In a chain each host is reached through those before it; only the first has its own way.
             if !before.is_empty() {
