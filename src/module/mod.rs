@@ -15,6 +15,7 @@ pub mod acl;
 pub mod apt;
 pub mod apt_key;
 pub mod apt_repository;
+pub mod archive;
 pub mod args;
 pub mod assemble;
 pub mod authorized_key;

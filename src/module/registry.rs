@@ -8,6 +8,7 @@ pub const MODULES: &[&Module] = &[
     &super::apt::MODULE,
     &super::apt_key::MODULE,
     &super::apt_repository::MODULE,
+    &super::archive::MODULE,
     &super::assemble::MODULE,
     &super::authorized_key::MODULE,
     &super::blockinfile::MODULE,
