@@ -24,7 +24,7 @@ use crate::vault::Vault;
 use self::cursor::Cursor;
 use self::host::Host;
 use self::prepare::After;
-use self::run::{PlayRun, Strategy};
+use self::run::PlayRun;
 use self::shared::{PlayState, Shared};
 
 pub mod actions;

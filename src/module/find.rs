@@ -338,13 +338,13 @@ impl<'a> Search<'a> {
         for key in ["exists", "blocks", "block_size", "device_type"] {
             out.shift_remove(key);
         }
-        if !self.users.contains_key(&stat.uid) {
+        if let std::collections::hash_map::Entry::Vacant(e) = self.users.entry(stat.uid) {
             let name = system.user(&stat.uid.to_string())?.map_or_else(String::new, |user| user.name);
-            self.users.insert(stat.uid, name);
+            e.insert(name);
         }
-        if !self.groups.contains_key(&stat.gid) {
+        if let std::collections::hash_map::Entry::Vacant(e) = self.groups.entry(stat.gid) {
             let name = system.group(&stat.gid.to_string())?.map_or_else(String::new, |group| group.name);
-            self.groups.insert(stat.gid, name);
+            e.insert(name);
         }
         out.insert("pw_name".into(), self.users[&stat.uid].as_str().into());
         out.insert("gr_name".into(), self.groups[&stat.gid].as_str().into());

@@ -613,7 +613,7 @@ mod tests {
         let changed = |outcome: &Outcome, changes: usize| outcome.changed.unwrap_or(changes > 0);
         let outcome = call(&MODULE, &given, &mut dry).expect("a dry run works");
         let first = changed(&outcome, dry.take().0.len());
-        let mut again = || {
+        let again = || {
             let mut real = Journal::new(local());
             let outcome = call(&MODULE, &given, &mut real).expect("it works");
             changed(&outcome, real.take().0.len())

@@ -113,9 +113,7 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     // The last one in the file is the one that counts.
     let in_file = text
         .lines()
-        .filter_map(setting)
-        .filter(|(key, _)| *key == name)
-        .last()
+        .filter_map(setting).rfind(|(key, _)| *key == name)
         .map(|(_, value)| value.to_string());
     let in_force = current(name, system);
     let is_set = in_force.as_deref().is_some_and(|now| same_value(now, &value));

@@ -188,7 +188,7 @@ impl Loader {
             from_include: true,
         };
         let mut items = Vec::new();
-        let parents = include.role.iter().flat_map(|role| role_chain(role)).collect();
+        let parents = include.role.iter().flat_map(role_chain).collect();
         let role = build.role(role_use, &scope, parents, &mut items);
         let handlers = std::mem::take(&mut build.handlers);
         build.finish()?;

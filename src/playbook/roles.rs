@@ -438,7 +438,7 @@ impl Build<'_> {
         }
         let mut searched = vec![self.play_dir.join("roles")];
         searched.extend(options.roles_path.iter().cloned());
-        if !role_use.from_include || parents.first().is_some() {
+        if !role_use.from_include || !parents.is_empty() {
             searched.extend(parents.first().map(|parent| directory(&parent.path)));
         }
         searched.push(self.play_dir.clone());

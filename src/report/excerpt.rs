@@ -28,7 +28,7 @@ pub(super) fn origin_block(origin: &Origin) -> String {
         let cut: String = line.chars().take(MOST).collect();
         let dots = if cut.len() < line.len() { "..." } else { "" };
         out.push_str(
-            &format!("{:>width$} {cut}{dots}\n", first + index).trim_end_matches([' ', '\n']).to_owned(),
+            format!("{:>width$} {cut}{dots}\n", first + index).trim_end_matches([' ', '\n']),
         );
         out.push('\n');
     }
