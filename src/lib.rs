@@ -31,6 +31,6 @@ pub mod template;
 pub mod transport;
 pub mod value;
 #[cfg(feature = "controller")]
-pub mod vault;
-#[cfg(feature = "controller")]
 pub mod vars;
+#[cfg(feature = "controller")]
+pub mod vault;

@@ -89,7 +89,11 @@ fn each_big_dependency_has_one_home() {
             for (number, line) in code(&text) {
                 let named = line.contains(&format!("{name}::")) || line.contains(&format!("use {name}"));
                 if named && !rooms.contains(&room(&file)) {
-                    wrong.push(format!("src/{file}:{}: `{name}` belongs to {}", number + 1, rooms.join(", ")));
+                    wrong.push(format!(
+                        "src/{file}:{}: `{name}` belongs to {}",
+                        number + 1,
+                        rooms.join(", ")
+                    ));
                 }
             }
         }

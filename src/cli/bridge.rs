@@ -56,7 +56,10 @@ pub(super) fn exec(
     let task = {
         let shared = &engine.shared;
         let render = |value: &Value, vars: &Map| shared.render_static(value, vars);
-        shared.loader.task_from(&ad_hoc.module, &ad_hoc.args, &LoadContext { render: &render }).map_err(Failure::parse)?
+        shared
+            .loader
+            .task_from(&ad_hoc.module, &ad_hoc.args, &LoadContext { render: &render })
+            .map_err(Failure::parse)?
     };
     let playbook = Playbook { path: PathBuf::from("exec"), plays: vec![Arc::new(play(ad_hoc, task))] };
     end(engine.run(&[playbook]), detailed, check)
@@ -141,7 +144,8 @@ fn end(outcome: Result<RunEnd, Stop>, detailed: bool, check: bool) -> Result<Exi
 fn interrupt() -> Result<Interrupt, Failure> {
     let count = Interrupt::default();
     let counted = count.clone();
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
+    let mut signals =
+        signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
     std::thread::spawn(move || {
         for _ in signals.forever() {
             let before = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

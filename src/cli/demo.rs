@@ -12,9 +12,11 @@ use crate::transport::{Sandbox, SandboxHost};
 
 /// Try it: a site applied to sandbox hosts on this machine, over SSH
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Starts SSH servers on loopback in this process, makes a directory for each host, and applies the\n\
+#[command(
+    after_help = "Starts SSH servers on loopback in this process, makes a directory for each host, and applies the\n\
     site to them: first as a dry run, then for real, then again (nothing is left to do), then after a\n\
-    change by hand. Needs no root and touches nothing outside its directory.")]
+    change by hand. Needs no root and touches nothing outside its directory."
+)]
 pub struct Demo {
     /// How many hosts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=50))]
@@ -49,7 +51,8 @@ pub fn run(args: &Demo, console: &mut Console) -> Result<Exit, Failure> {
     let temporary;
     let dir = match &args.keep {
         Some(dir) => {
-            std::fs::create_dir(dir).map_err(|error| Failure::error(format!("{}: {error}", dir.display())))?;
+            std::fs::create_dir(dir)
+                .map_err(|error| Failure::error(format!("{}: {error}", dir.display())))?;
             std::path::absolute(dir)?
         }
         None => {
@@ -64,14 +67,19 @@ pub fn run(args: &Demo, console: &mut Console) -> Result<Exit, Failure> {
         }
         std::fs::write(path, text)?;
     }
-    let names: Vec<String> =
-        (1..=args.hosts).map(|number| if number == 1 { "front".into() } else { format!("app{}", number - 1) }).collect();
+    let names: Vec<String> = (1..=args.hosts)
+        .map(|number| if number == 1 { "front".into() } else { format!("app{}", number - 1) })
+        .collect();
     let hosts_dir = dir.join("hosts");
     std::fs::create_dir_all(&hosts_dir)?;
     let sandbox = Sandbox::start(&hosts_dir, &names)?;
     std::fs::write(dir.join("hosts.ini"), inventory(&sandbox, &names))?;
 
-    console.print(&format!("{} hosts listen on loopback; everything is in {}\n", names.len(), dir.display()))?;
+    console.print(&format!(
+        "{} hosts listen on loopback; everything is in {}\n",
+        names.len(),
+        dir.display()
+    ))?;
     for (name, host) in names.iter().zip(&sandbox.hosts) {
         console.print(&format!("  {name:<8} ssh://{}\n", host.address))?;
     }
@@ -83,7 +91,10 @@ pub fn run(args: &Demo, console: &mut Console) -> Result<Exit, Failure> {
     expect(playbook(&dir, &["--detailed-exitcode"], console)?, Exit::Success)?;
     say(console, "4. Somebody edits a file on `front` by hand. What differs?  … --check --diff -l front")?;
     tamper(&sandbox.hosts[0])?;
-    expect(playbook(&dir, &["--check", "--diff", "-l", "front", "--detailed-exitcode"], console)?, Exit::WouldChange)?;
+    expect(
+        playbook(&dir, &["--check", "--diff", "-l", "front", "--detailed-exitcode"], console)?,
+        Exit::WouldChange,
+    )?;
     say(console, "5. And back.  setpoint run site.yml -i hosts.ini -l front")?;
     expect(playbook(&dir, &["-l", "front", "--detailed-exitcode"], console)?, Exit::Changed)?;
     console.print(
@@ -104,7 +115,11 @@ fn expect(exit: Exit, expected: Exit) -> Result<(), Failure> {
     if exit == expected {
         return Ok(());
     }
-    Err(Failure::error(format!("the demo ended with exit code {} where {} was expected", exit.code(), expected.code())))
+    Err(Failure::error(format!(
+        "the demo ended with exit code {} where {} was expected",
+        exit.code(),
+        expected.code()
+    )))
 }
 
 fn playbook(dir: &Path, more: &[&str], console: &mut Console) -> Result<Exit, Failure> {

@@ -32,7 +32,8 @@ impl Prompter for TerminalPrompter {
             "ask" => unknown
                 .iter()
                 .map(|key| {
-                    let question = format!("Accept {} {} of {} (yes/no)? ", key.algorithm, key.fingerprint, key.host);
+                    let question =
+                        format!("Accept {} {} of {} (yes/no)? ", key.algorithm, key.fingerprint, key.host);
                     let _ = err.write_all(question.as_bytes()).and_then(|()| err.flush());
                     answer() == "yes"
                 })

@@ -19,9 +19,15 @@ use crate::vars::HostVars;
 
 /// Modules that return facts of the host.
 const FACT_MODULES: &[&str] = &[
-    "ansible.builtin.setup", "ansible.builtin.gather_facts", "ansible.builtin.package_facts",
-    "ansible.builtin.service_facts", "ansible.builtin.getent", "ansible.builtin.mount_facts",
-    "community.general.zfs_facts", "ansible.builtin.hostname", "community.docker.current_container_facts",
+    "ansible.builtin.setup",
+    "ansible.builtin.gather_facts",
+    "ansible.builtin.package_facts",
+    "ansible.builtin.service_facts",
+    "ansible.builtin.getent",
+    "ansible.builtin.mount_facts",
+    "community.general.zfs_facts",
+    "ansible.builtin.hostname",
+    "community.docker.current_container_facts",
 ];
 
 /// How far and by which rules to walk.
@@ -75,7 +81,8 @@ pub fn walk(shared: &Shared, play: &PlayState, host: &Host, limits: Limits) -> W
         let planner = Planner { shared, play, task: &task, host: &vars, ahead: !first };
         let stop = match task.action.as_str() {
             "ansible.builtin.meta" => {
-                let plain_flush = include::meta_name(&task) == "flush_handlers" && task.keywords.when.is_empty();
+                let plain_flush =
+                    include::meta_name(&task) == "flush_handlers" && task.keywords.when.is_empty();
                 if !plain_flush || !walker.notified.is_empty() || may_notify {
                     blocked = true;
                     break;
@@ -144,7 +151,12 @@ fn with_entry(vars: &Arc<HostVars>, entry: &Ahead) -> Arc<HostVars> {
 }
 
 /// Plans one task; `None` if it has to wait for its turn. The flag says that nothing after it can be planned.
-fn plan_task(planner: &Planner<'_>, task: &Arc<Task>, first: bool, limits: Limits) -> Option<(Planned, bool)> {
+fn plan_task(
+    planner: &Planner<'_>,
+    task: &Arc<Task>,
+    first: bool,
+    limits: Limits,
+) -> Option<(Planned, bool)> {
     let barrier = task.keywords.delegate_to.is_some()
         || task.keywords.throttle.is_some()
         || task.keywords.debugger.is_some()
@@ -155,7 +167,10 @@ fn plan_task(planner: &Planner<'_>, task: &Arc<Task>, first: bool, limits: Limit
         || actions::is_engine_action(&task.action)
         || task.action == "ansible.builtin.raw"
         || task.action == "ansible.builtin.group_by"
-        || task.looping.as_ref().is_some_and(|looping| looping.pause.is_some() || !looping.break_when.is_empty());
+        || task
+            .looping
+            .as_ref()
+            .is_some_and(|looping| looping.pause.is_some() || !looping.break_when.is_empty());
     if barrier && !first {
         return None;
     }
@@ -175,17 +190,33 @@ fn plan_task(planner: &Planner<'_>, task: &Arc<Task>, first: bool, limits: Limit
     let real_in_check = shared.options.check && !planned.flags.check;
     let check_in_real = !shared.options.check && planned.flags.check;
     let fails = planned.items.iter().any(|item| match &item.step {
-        Step::Done(settled) | Step::Local { settled, .. } => settled.result.get("failed").is_some_and(Value::truthy),
+        Step::Done(settled) | Step::Local { settled, .. } => {
+            settled.result.get("failed").is_some_and(Value::truthy)
+        }
         _ => false,
     });
     let unverifiable = !limits.streaming
         && planned.items.iter().any(|item| matches!(&item.step, Step::Remote(remote) if !remote.verifiable));
-    if !first && (real_in_check || check_in_real || fails || unverifiable || planned.flags.run_once && !limits.alone) {
+    if !first
+        && (real_in_check
+            || check_in_real
+            || fails
+            || unverifiable
+            || planned.flags.run_once && !limits.alone)
+    {
         return None;
     }
     let judged = limits.streaming
-        && (task.failed_when.is_some() || planned.flags.retries.is_some() || task.changed_when.is_some() && !task.notify.is_empty());
-    let stop = barrier || real_in_check || check_in_real || fails || unverifiable || judged || planned.rest.is_some();
+        && (task.failed_when.is_some()
+            || planned.flags.retries.is_some()
+            || task.changed_when.is_some() && !task.notify.is_empty());
+    let stop = barrier
+        || real_in_check
+        || check_in_real
+        || fails
+        || unverifiable
+        || judged
+        || planned.rest.is_some();
     Some((planned, stop))
 }
 

@@ -34,12 +34,19 @@ impl Machines {
     /// The host of a machine.
     pub fn name(&self, id: u32) -> Arc<str> {
         let known = lock(&self.known);
-        known.values().find(|machine| machine.id == id).map_or_else(|| "?".into(), |machine| machine.host.clone())
+        known
+            .values()
+            .find(|machine| machine.id == id)
+            .map_or_else(|| "?".into(), |machine| machine.host.clone())
     }
 
     /// The machines by which a host has been reached.
     pub fn of_host(&self, host: &str) -> Vec<u32> {
-        lock(&self.known).values().filter(|machine| machine.host.as_ref() == host).map(|machine| machine.id).collect()
+        lock(&self.known)
+            .values()
+            .filter(|machine| machine.host.as_ref() == host)
+            .map(|machine| machine.id)
+            .collect()
     }
 }
 
@@ -55,19 +62,48 @@ pub struct Reached {
 
 /// The variables that say how a host is reached.
 const CONNECTION_VARS: &[&str] = &[
-    "ansible_connection", "ansible_host", "ansible_ssh_host", "ansible_port", "ansible_ssh_port", "ansible_user",
-    "ansible_ssh_user", "ansible_password", "ansible_ssh_pass", "ansible_ssh_password",
-    "ansible_ssh_private_key_file", "ansible_private_key_file", "ansible_ssh_private_key", "ansible_ssh_private_key_passphrase", "ansible_ssh_args",
-    "ansible_ssh_common_args", "ansible_ssh_extra_args", "ansible_host_key_checking", "ansible_ssh_host_key_checking", "ansible_ssh_timeout",
-    "ansible_timeout", "ansible_ssh_executable", "ansible_ssh_retries", "ansible_docker_extra_args", "ansible_docker_host", "ansible_docker_user", "ansible_podman_extra_args", "ansible_podman_executable",
-    "ansible_chroot_exe", "ansible_ssh_use_tty",
+    "ansible_connection",
+    "ansible_host",
+    "ansible_ssh_host",
+    "ansible_port",
+    "ansible_ssh_port",
+    "ansible_user",
+    "ansible_ssh_user",
+    "ansible_password",
+    "ansible_ssh_pass",
+    "ansible_ssh_password",
+    "ansible_ssh_private_key_file",
+    "ansible_private_key_file",
+    "ansible_ssh_private_key",
+    "ansible_ssh_private_key_passphrase",
+    "ansible_ssh_args",
+    "ansible_ssh_common_args",
+    "ansible_ssh_extra_args",
+    "ansible_host_key_checking",
+    "ansible_ssh_host_key_checking",
+    "ansible_ssh_timeout",
+    "ansible_timeout",
+    "ansible_ssh_executable",
+    "ansible_ssh_retries",
+    "ansible_docker_extra_args",
+    "ansible_docker_host",
+    "ansible_docker_user",
+    "ansible_podman_extra_args",
+    "ansible_podman_executable",
+    "ansible_chroot_exe",
+    "ansible_ssh_use_tty",
 ];
 
 /// How the task reaches its host.
 ///
 /// # Errors
 /// If a variable can't be rendered or does not make sense.
-pub fn machine(planner: &Planner<'_>, scope: &Scope, bound: &Bound, reached: &Reached) -> Result<Arc<Machine>, PlanError> {
+pub fn machine(
+    planner: &Planner<'_>,
+    scope: &Scope,
+    bound: &Bound,
+    reached: &Reached,
+) -> Result<Arc<Machine>, PlanError> {
     let shared = planner.shared;
     let other;
     let vars: &Scope = if reached.delegated {
@@ -88,7 +124,9 @@ pub fn machine(planner: &Planner<'_>, scope: &Scope, bound: &Bound, reached: &Re
     };
     let keyword = |value: &Option<Value>| -> Result<Option<Value>, TemplateError> {
         match value {
-            Some(value) => Ok(Some(render(value, bound)?).filter(|value| !matches!(value, Value::Null | Value::Omit))),
+            Some(value) => {
+                Ok(Some(render(value, bound)?).filter(|value| !matches!(value, Value::Null | Value::Omit)))
+            }
             None => Ok(None),
         }
     };
@@ -172,7 +210,12 @@ fn is_local_name(name: &str) -> bool {
 ///
 /// # Errors
 /// If a keyword or variable can't be rendered or does not make sense.
-pub fn identity(planner: &Planner<'_>, scope: &Scope, bound: &Bound, reached: &Reached) -> Result<Option<Arc<Become>>, PlanError> {
+pub fn identity(
+    planner: &Planner<'_>,
+    scope: &Scope,
+    bound: &Bound,
+    reached: &Reached,
+) -> Result<Option<Arc<Become>>, PlanError> {
     let shared = planner.shared;
     let other;
     let vars: &Scope = if reached.delegated {
@@ -203,7 +246,10 @@ pub fn identity(planner: &Planner<'_>, scope: &Scope, bound: &Bound, reached: &R
         }
     };
     let bad = |name: &str, value: &Value| {
-        PlanError::Failed(Box::new(failed(planner.task, format!("`{name}` has the value {}, which does not make sense", value.repr()))))
+        PlanError::Failed(Box::new(failed(
+            planner.task,
+            format!("`{name}` has the value {}, which does not make sense", value.repr()),
+        )))
     };
     let active = match find(&["ansible_become"], &keywords.become_)? {
         Some(value) => value.to_bool().ok_or_else(|| bad("become", &value))?,
@@ -233,7 +279,8 @@ pub fn identity(planner: &Planner<'_>, scope: &Scope, bound: &Bound, reached: &R
     let secret = password.as_ref().map(|secret| secret.reveal().to_string()).unwrap_or_default();
     let key = format!("{}\0{user}\0{exe:?}\0{flags:?}\0{secret}", method.program());
     let mut known = lock(&shared.machines.identities);
-    let identity = known.entry(key).or_insert_with(|| Arc::new(Become { method, user, password, exe, flags }));
+    let identity =
+        known.entry(key).or_insert_with(|| Arc::new(Become { method, user, password, exe, flags }));
     Ok(Some(identity.clone()))
 }
 

@@ -73,7 +73,9 @@ impl Cursor {
         loop {
             let item = match self.frames.last_mut()? {
                 Frame::List { items, index, .. } => items.get(*index).cloned(),
-                Frame::Block { block, section, index, .. } => section_items(block, *section).get(*index).cloned(),
+                Frame::Block { block, section, index, .. } => {
+                    section_items(block, *section).get(*index).cloned()
+                }
                 Frame::Handlers { handlers, index } => {
                     let next = self.notified.range(*index..).next().copied();
                     match next {
@@ -94,7 +96,13 @@ impl Cursor {
                         self.step();
                         continue;
                     }
-                    self.frames.push(Frame::Block { block, section: Section::Main, index: 0, failed: false, ran: false });
+                    self.frames.push(Frame::Block {
+                        block,
+                        section: Section::Main,
+                        index: 0,
+                        failed: false,
+                        ran: false,
+                    });
                 }
                 None => {
                     if !self.leave() {
@@ -113,32 +121,30 @@ impl Cursor {
     fn leave(&mut self) -> bool {
         match self.frames.last_mut() {
             None => false,
-            Some(Frame::Block { block, section, index, failed, ran }) => {
-                match section {
-                    Section::Main | Section::Rescue if !block.always.is_empty() => {
-                        *section = Section::Always;
-                        *index = 0;
-                        true
-                    }
-                    _ if *failed => {
-                        self.frames.pop();
-                        self.unwind() != Fate::Dead
-                    }
-                    _ => {
-                        let done = block.role.clone().filter(|_| *ran);
-                        let ran = *ran;
-                        self.frames.pop();
-                        if let Some(role) = done {
-                            self.completed.insert(role.dedup_key.as_str().into());
-                        }
-                        if ran {
-                            self.mark_ran();
-                        }
-                        self.step();
-                        true
-                    }
+            Some(Frame::Block { block, section, index, failed, ran }) => match section {
+                Section::Main | Section::Rescue if !block.always.is_empty() => {
+                    *section = Section::Always;
+                    *index = 0;
+                    true
                 }
-            }
+                _ if *failed => {
+                    self.frames.pop();
+                    self.unwind() != Fate::Dead
+                }
+                _ => {
+                    let done = block.role.clone().filter(|_| *ran);
+                    let ran = *ran;
+                    self.frames.pop();
+                    if let Some(role) = done {
+                        self.completed.insert(role.dedup_key.as_str().into());
+                    }
+                    if ran {
+                        self.mark_ran();
+                    }
+                    self.step();
+                    true
+                }
+            },
             Some(_) => {
                 self.frames.pop();
                 if self.frames.is_empty() {

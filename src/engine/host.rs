@@ -154,7 +154,9 @@ impl Host {
     /// variables may show.
     pub fn forget_plans(&mut self) {
         let sent = |entry: &Ahead| match &entry.kind {
-            AheadKind::Task(task) => task.batches.iter().any(Option::is_some) || task.reports.iter().any(Option::is_some),
+            AheadKind::Task(task) => {
+                task.batches.iter().any(Option::is_some) || task.reports.iter().any(Option::is_some)
+            }
             _ => false,
         };
         let keep = self.queue.iter().rposition(sent).map_or(0, |last| last + 1);
@@ -186,7 +188,10 @@ impl Host {
 
     /// Its variables as planning ahead sees them: with what queued tasks set, or will have set.
     pub fn vars_ahead(&self) -> Arc<HostVars> {
-        let touched = self.queue.iter().any(|entry| !entry.sets.is_empty() || !entry.includes.is_empty() || entry.facts);
+        let touched = self
+            .queue
+            .iter()
+            .any(|entry| !entry.sets.is_empty() || !entry.includes.is_empty() || entry.facts);
         if !touched {
             return self.vars.clone();
         }

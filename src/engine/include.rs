@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::diagnostic::Diagnostic;
 use crate::engine::cursor::Cursor;
-use crate::engine::select;
 use crate::engine::plan::{PlanError, Planner, Settled, Step, failed};
+use crate::engine::select;
 use crate::engine::shared::{Included, lock};
 use crate::playbook::loader::{IncludeRole, LoadContext};
 use crate::playbook::{Item, Task};
@@ -70,7 +70,8 @@ pub fn resolve(planner: &Planner<'_>) -> Result<Resolved, PlanError> {
         match item.step {
             Step::Engine { args, .. } => {
                 let included = load(planner, &args, &item.local)?;
-                resolved.foreseeable &= included.role.as_ref().is_none_or(|role| !role.public) && included.handlers.is_empty();
+                resolved.foreseeable &=
+                    included.role.as_ref().is_none_or(|role| !role.public) && included.handlers.is_empty();
                 let mut result = map_of([
                     ("changed", Value::Bool(false)),
                     ("include", Value::str(included.what.as_str())),
@@ -97,17 +98,28 @@ fn load(planner: &Planner<'_>, args: &Map, local: &Map) -> Result<Arc<Included>,
     let task = planner.task;
     let shared = planner.shared;
     let is_role = task.action.ends_with("include_role");
-    let text = |name: &str| args.get(name).filter(|value| !value.is_null()).map(Value::to_text).filter(|text| !text.is_empty());
-    let what = if is_role { text("name").or_else(|| text("role")) } else { text("file").or_else(|| text("_raw_params")) };
+    let text = |name: &str| {
+        args.get(name).filter(|value| !value.is_null()).map(Value::to_text).filter(|text| !text.is_empty())
+    };
+    let what = if is_role {
+        text("name").or_else(|| text("role"))
+    } else {
+        text("file").or_else(|| text("_raw_params"))
+    };
     let Some(what) = what.map(|what| what.trim().to_string()) else {
         return Err(PlanError::Failed(Box::new(failed(
             task,
-            if is_role { "'name' is a required field for include_role." } else { "No file specified for ansible.builtin.include_tasks" },
+            if is_role {
+                "'name' is a required field for include_role."
+            } else {
+                "No file specified for ansible.builtin.include_tasks"
+            },
         ))));
     };
     // The include's own variables hold inside it, the loop's with them.
     let mut vars = local.clone();
-    if let Some(own) = task.keywords.vars.last().filter(|layer| layer.kind == crate::playbook::VarsKind::Task) {
+    if let Some(own) = task.keywords.vars.last().filter(|layer| layer.kind == crate::playbook::VarsKind::Task)
+    {
         let mut scope = planner.scope();
         scope.local.extend(local.iter().map(|(key, value)| (key.clone(), value.clone())));
         let bound = planner.bind(scope);
@@ -134,9 +146,8 @@ fn load(planner: &Planner<'_>, args: &Map, local: &Map) -> Result<Arc<Included>,
         return Ok(included.clone());
     }
     let ordinal = known.values().filter(|included| included.include_task == task.id).count() as u32;
-    let render = |value: &Value, scope: &Map| -> Result<Value, Diagnostic> {
-        shared.render_static(value, scope)
-    };
+    let render =
+        |value: &Value, scope: &Map| -> Result<Value, Diagnostic> { shared.render_static(value, scope) };
     let context = LoadContext { render: &render };
     let play = &planner.play.play;
     let vars = Arc::new(vars);
@@ -148,8 +159,7 @@ fn load(planner: &Planner<'_>, args: &Map, local: &Map) -> Result<Arc<Included>,
     };
     let (shown, items, role, handlers) = if is_role {
         let wanted = include_role_args(&what, args);
-        let brought =
-            shared.loader.include_role(&wanted, task, &vars, play, &context).map_err(broken)?;
+        let brought = shared.loader.include_role(&wanted, task, &vars, play, &context).map_err(broken)?;
         (what.clone(), brought.items, Some(brought.role), brought.handlers)
     } else {
         let path = shared.loader.find_include(&what, task, play).map_err(|error| broken(vec![error]))?;

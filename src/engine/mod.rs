@@ -108,7 +108,9 @@ pub struct Parts {
 
 /// Seconds since the epoch.
 pub fn now_seconds() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// What templates ask of the run.
@@ -146,7 +148,10 @@ impl Engine {
         let vars = Arc::new(RunVars {
             extra: options.extra_vars.clone(),
             magic: play::run_magic(&options, &settings, &playbook_dir),
-            settings: VarSettings { inject_facts: settings.inject_facts_as_vars, merge_hashes: settings.hash_merge },
+            settings: VarSettings {
+                inject_facts: settings.inject_facts_as_vars,
+                merge_hashes: settings.hash_merge,
+            },
             hosts: std::sync::RwLock::default(),
             groups: std::sync::RwLock::new(inventory.groups_value()),
             inventory: std::sync::RwLock::new(inventory),
@@ -156,14 +161,12 @@ impl Engine {
         let services = Services { vars: vars.clone(), settings: settings.clone() };
         let templar = Arc::new(Templar::new(TemplateOptions {
             vault: Arc::new(move |text| {
-                let plain = opener
-                    .decrypt(&text.envelope, text.origin.as_ref())
-                    .map_err(|error| error.message)?;
+                let plain =
+                    opener.decrypt(&text.envelope, text.origin.as_ref()).map_err(|error| error.message)?;
                 String::from_utf8(plain).map_err(|_| "the vaulted text is not UTF-8".to_string())
             }),
             allow_broken_conditionals: settings.allow_broken_conditionals,
             services: Some(Arc::new(services)),
-            ..TemplateOptions::default()
         }));
         let loader = Arc::new(Loader::new(LoaderOptions {
             roles_path: settings.roles_path.clone(),
@@ -340,21 +343,34 @@ impl Engine {
             }
             Err(error) => return Err(Stop::Error(error.at(Some(play.origin.clone())))),
         };
-        let mut hosts: Vec<Arc<str>> =
-            hosts.into_iter().filter(|host| !self.failed.contains(host) && !self.unreachable.contains(host)).collect();
+        let mut hosts: Vec<Arc<str>> = hosts
+            .into_iter()
+            .filter(|host| !self.failed.contains(host) && !self.unreachable.contains(host))
+            .collect();
         play::order(self, play, &mut hosts)?;
         Ok(hosts)
     }
 
-    fn hosts(&mut self, play: &Arc<Play>, state: &PlayState, names: &[Arc<str>], items: &Arc<[Item]>) -> Result<Vec<Host>, Stop> {
+    fn hosts(
+        &mut self,
+        play: &Arc<Play>,
+        state: &PlayState,
+        names: &[Arc<str>],
+        items: &Arc<[Item]>,
+    ) -> Result<Vec<Host>, Stop> {
         let inventory = self.inventory();
         let dir = play.path.parent().map(PathBuf::from);
-        let window = if self.shared.options.window == Some(1) { 1 } else { self.shared.options.window.unwrap_or(usize::MAX) };
+        let window = if self.shared.options.window == Some(1) {
+            1
+        } else {
+            self.shared.options.window.unwrap_or(usize::MAX)
+        };
         let mut hosts = Vec::with_capacity(names.len());
         for name in names {
             let known = self.shared.host_vars(name);
             let mut vars: HostVars = known.as_ref().clone();
-            vars.inventory = inventory.var_layers(name, dir.as_deref()).map_err(|errors| Stop::Syntax(errors.to_vec()))?;
+            vars.inventory =
+                inventory.var_layers(name, dir.as_deref()).map_err(|errors| Stop::Syntax(errors.to_vec()))?;
             vars.files = Arc::default();
             vars.facts_pending = false;
             vars.files = play::vars_files(self, play, state, &vars)?;
@@ -533,7 +549,10 @@ impl Engine {
             }
             Err(error) => {
                 result.insert(Value::str("failed"), Value::Bool(true));
-                result.insert(Value::str("msg"), Value::str(format!("failed to write {}: {error}", dest.display())));
+                result.insert(
+                    Value::str("msg"),
+                    Value::str(format!("failed to write {}: {error}", dest.display())),
+                );
             }
         }
     }

@@ -44,10 +44,9 @@ pub(super) fn work(
             *not_before = Some(Instant::now() + Duration::from_secs_f64(wait.max(1.0)));
             return None;
         }
-        let prompt = args.get("prompt").map_or_else(
-            || "Press enter to continue, Ctrl+C to interrupt".to_string(),
-            Value::to_text,
-        );
+        let prompt = args
+            .get("prompt")
+            .map_or_else(|| "Press enter to continue, Ctrl+C to interrupt".to_string(), Value::to_text);
         let echo = args.get("echo").and_then(Value::to_bool).unwrap_or(true);
         let typed = ask(engine, &prompt, echo);
         return Some(outcome(now, clock(), typed, echo));
@@ -56,7 +55,9 @@ pub(super) fn work(
 }
 
 fn clock() -> f64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }
 
 fn ask(engine: &mut Engine, prompt: &str, echo: bool) -> String {

@@ -173,7 +173,10 @@ pub fn failure(error: &TemplateError) -> Settled {
     let mut diagnostic = Diagnostic::error(error.message.clone()).at(error.origin.clone());
     diagnostic.hint.clone_from(&error.hint);
     Settled {
-        result: map_of([("failed", Value::Bool(true)), ("msg", Value::str(format!("Task failed: {}", error.message)))]),
+        result: map_of([
+            ("failed", Value::Bool(true)),
+            ("msg", Value::str(format!("Task failed: {}", error.message))),
+        ]),
         diagnostic: Some(diagnostic),
     }
 }
@@ -253,7 +256,13 @@ impl Planner<'_> {
         Ok(None)
     }
 
-    fn flag(&self, keyword: Option<&Value>, name: &str, default: bool, bound: &Bound) -> Result<bool, PlanError> {
+    fn flag(
+        &self,
+        keyword: Option<&Value>,
+        name: &str,
+        default: bool,
+        bound: &Bound,
+    ) -> Result<bool, PlanError> {
         let Some(value) = keyword else { return Ok(default) };
         if let Value::Bool(truth) = value {
             return Ok(*truth);
@@ -274,7 +283,9 @@ impl Planner<'_> {
             Value::Int(number) => Ok(Some(*number as f64)),
             Value::Float(number) => Ok(Some(*number)),
             Value::Str(text) if text.text.is_empty() => Ok(None),
-            Value::Str(text) => text.text.trim().parse().map(Some).map_err(|_| self.bad_keyword(name, &value, "a number")),
+            Value::Str(text) => {
+                text.text.trim().parse().map(Some).map_err(|_| self.bad_keyword(name, &value, "a number"))
+            }
             _ => Err(self.bad_keyword(name, &value, "a number")),
         }
     }
@@ -290,7 +301,9 @@ impl Planner<'_> {
     pub fn info(&self, check: bool) -> Arc<TaskInfo> {
         let name = match &self.task.name {
             Some(name) if !Templar::is_template(&name.to_text()) => name.to_text(),
-            Some(name) => self.render(name, &self.bind(self.scope())).map_or_else(|_| name.to_text(), |name| name.to_text()),
+            Some(name) => self
+                .render(name, &self.bind(self.scope()))
+                .map_or_else(|_| name.to_text(), |name| name.to_text()),
             None => String::new(),
         };
         let name = if name.is_empty() { self.task.action_written.clone() } else { name };
@@ -321,10 +334,19 @@ impl Planner<'_> {
             (Some(retries), _) => Some(retries.max(0.0) as u64),
         };
         let delay = self.number(task.delay.as_ref(), "delay", bound)?.unwrap_or(5.0);
-        let poll = if detach > 0.0 { Some(self.number(task.poll.as_ref(), "poll", bound)?.unwrap_or(15.0)) } else { None };
+        let poll = if detach > 0.0 {
+            Some(self.number(task.poll.as_ref(), "poll", bound)?.unwrap_or(15.0))
+        } else {
+            None
+        };
         Ok(Flags {
             ignore_errors: self.flag(keywords.ignore_errors.as_ref(), "ignore_errors", false, bound)?,
-            ignore_unreachable: self.flag(keywords.ignore_unreachable.as_ref(), "ignore_unreachable", false, bound)?,
+            ignore_unreachable: self.flag(
+                keywords.ignore_unreachable.as_ref(),
+                "ignore_unreachable",
+                false,
+                bound,
+            )?,
             no_log: self.flag(keywords.no_log.as_ref(), "no_log", self.shared.settings.no_log, bound)?,
             any_errors_fatal: self.flag(
                 keywords.any_errors_fatal.as_ref(),
@@ -337,7 +359,8 @@ impl Planner<'_> {
             check: self.flag(keywords.check_mode.as_ref(), "check_mode", options.check, bound)?,
             retries,
             delay: if delay < 0.0 { 1.0 } else { delay },
-            throttle: self.number(keywords.throttle.as_ref(), "throttle", bound)?.unwrap_or(0.0).max(0.0) as usize,
+            throttle: self.number(keywords.throttle.as_ref(), "throttle", bound)?.unwrap_or(0.0).max(0.0)
+                as usize,
             poll,
             detach: detach.max(0.0) as u64,
             delegate_facts: self.flag(keywords.delegate_facts.as_ref(), "delegate_facts", false, bound)?,
@@ -381,7 +404,8 @@ impl Planner<'_> {
             Err(pending) => return Err(pending),
         };
         let shape = Arc::new(shape);
-        let mut planned = Planned { info, items: Vec::with_capacity(values.len()), looped: Some(shape), rest: None, flags };
+        let mut planned =
+            Planned { info, items: Vec::with_capacity(values.len()), looped: Some(shape), rest: None, flags };
         self.plan_items(&mut planned, values, None)?;
         Ok(planned)
     }
@@ -391,7 +415,12 @@ impl Planner<'_> {
     ///
     /// # Errors
     /// [`PlanError::Pending`] if even the first needs a result that is out.
-    pub fn plan_items(&self, planned: &mut Planned, values: Vec<Value>, previous: Option<Value>) -> Result<(), PlanError> {
+    pub fn plan_items(
+        &self,
+        planned: &mut Planned,
+        values: Vec<Value>,
+        previous: Option<Value>,
+    ) -> Result<(), PlanError> {
         let Some(shape) = planned.looped.clone() else { return Ok(()) };
         let breaks = self.task.looping.as_ref().is_some_and(|looping| !looping.break_when.is_empty());
         let one_at_a_time = breaks || shape.pause > 0.0;
@@ -412,7 +441,8 @@ impl Planner<'_> {
             match self.item(scope, &planned.flags, Some(value.clone())) {
                 Ok(item) => planned.items.push(item),
                 Err(PlanError::Pending) if number > 0 => {
-                    planned.rest = Some(std::iter::once(value).chain(values.map(|(_, value)| value)).collect());
+                    planned.rest =
+                        Some(std::iter::once(value).chain(values.map(|(_, value)| value)).collect());
                     return Ok(());
                 }
                 Err(PlanError::Pending) => return Err(PlanError::Pending),
@@ -467,13 +497,19 @@ impl Planner<'_> {
                 templar.lookup(lookup, terms, Map::new(), &context)?
             }
         };
-        let name = |value: &Value| -> Result<String, PlanError> { Ok(templar.render(value, &context)?.to_text()) };
+        let name =
+            |value: &Value| -> Result<String, PlanError> { Ok(templar.render(value, &context)?.to_text()) };
         let shape = LoopShape {
             var: name(&looping.var)?,
             index_var: looping.index_var.as_ref().map(name).transpose()?,
             all: Arc::new(values.clone()),
             extended: self.flag(looping.extended.as_ref(), "extended", false, bound)?,
-            extended_allitems: self.flag(looping.extended_allitems.as_ref(), "extended_allitems", true, bound)?,
+            extended_allitems: self.flag(
+                looping.extended_allitems.as_ref(),
+                "extended_allitems",
+                true,
+                bound,
+            )?,
             pause: self.number(looping.pause.as_ref(), "pause", bound)?.unwrap_or(0.0),
         };
         Ok((shape, values))
@@ -516,13 +552,21 @@ impl Planner<'_> {
         let label = match (&item, self.task.looping.as_ref().and_then(|looping| looping.label.as_ref())) {
             (Some(_), Some(label)) => match self.render(label, &bound) {
                 Ok(label) => Some(label.to_text()),
-                Err(error) if matches!(error.kind, TemplateErrorKind::Pending) => return Err(PlanError::Pending),
+                Err(error) if matches!(error.kind, TemplateErrorKind::Pending) => {
+                    return Err(PlanError::Pending);
+                }
                 Err(_) => item.as_ref().map(Value::to_text),
             },
             (Some(item), None) => Some(item.to_text()),
             (None, _) => None,
         };
-        let make = |step, delegate| PlannedItem { local: local.clone(), item: item.clone(), label: label.clone(), step, delegate };
+        let make = |step, delegate| PlannedItem {
+            local: local.clone(),
+            item: item.clone(),
+            label: label.clone(),
+            step,
+            delegate,
+        };
         match self.condition(&self.task.keywords.when, &bound) {
             Ok(None) => {}
             Ok(Some(condition)) => return Ok(make(Step::Done(skipped(&condition)), None)),
@@ -576,7 +620,12 @@ impl Planner<'_> {
         error.into()
     }
 
-    fn work(&self, mut scope: Scope, mut bound: Bound, flags: &Flags) -> Result<(Step, Option<(Arc<str>, String)>), PlanError> {
+    fn work(
+        &self,
+        mut scope: Scope,
+        mut bound: Bound,
+        flags: &Flags,
+    ) -> Result<(Step, Option<(Arc<str>, String)>), PlanError> {
         let action = if self.task.action.contains("{{") {
             let name = self.render(&Value::trusted(self.task.action.as_str()), &bound)?.to_text();
             self.shared.resolve_action(&name)
@@ -605,14 +654,21 @@ impl Planner<'_> {
             };
             let outcome = run(&context, args)?;
             return Ok((
-                Step::Local { settled: Settled { result: outcome.result, diagnostic: outcome.diagnostic }, effects: outcome.effects },
+                Step::Local {
+                    settled: Settled { result: outcome.result, diagnostic: outcome.diagnostic },
+                    effects: outcome.effects,
+                },
                 delegate.map(|(name, shown, _)| (name, shown)),
             ));
         }
         let args = self.args(&action, &bound)?;
         let reached = match &delegate {
-            Some((name, _, vars)) => connect::Reached { name: name.clone(), vars: vars.clone(), delegated: true },
-            None => connect::Reached { name: self.host.name.clone(), vars: self.host.clone(), delegated: false },
+            Some((name, _, vars)) => {
+                connect::Reached { name: name.clone(), vars: vars.clone(), delegated: true }
+            }
+            None => {
+                connect::Reached { name: self.host.name.clone(), vars: self.host.clone(), delegated: false }
+            }
         };
         let machine = connect::machine(self, &scope, &bound, &reached)?;
         let identity = connect::identity(self, &scope, &bound, &reached)?;
@@ -624,25 +680,33 @@ impl Planner<'_> {
         if action == "ansible.builtin.raw" {
             let command = args.get("_raw_params").map(Value::to_text).unwrap_or_default();
             let shell = args.get("executable").map(Value::to_text).filter(|shell| !shell.is_empty());
-            let exports: String =
-                environment.iter().map(|(name, value)| format!("{name}={} ", connect::shell_quote(value))).collect();
+            let exports: String = environment
+                .iter()
+                .map(|(name, value)| format!("{name}={} ", connect::shell_quote(value)))
+                .collect();
             let command = match shell {
                 Some(shell) => format!("{exports}{shell} -c {}", connect::shell_quote(&command)),
                 None => format!("{exports}{command}"),
             };
             let call = Call { module: action, ..Call::default() };
-            let remote = Remote { machine, identity, call, raw: Some(command), after: None, verifiable: false };
+            let remote =
+                Remote { machine, identity, call, raw: Some(command), after: None, verifiable: false };
             return Ok((Step::Remote(Box::new(remote)), shown));
         }
         let prepared = prepare::prepare(self.shared, self.task, &action, args, &bound)?;
         let Some(module) = registry::find(&prepared.module) else {
-            return Err(PlanError::Failed(Box::new(failed(self.task, self.shared.unknown_module(&prepared.module)))));
+            return Err(PlanError::Failed(Box::new(failed(
+                self.task,
+                self.shared.unknown_module(&prepared.module),
+            ))));
         };
         let verifiable = flags.detach == 0
             && (module.scope == ModuleScope::Host
                 || prepared.args.contains_key("creates")
                 || prepared.args.contains_key("removes"));
-        let timeout = self.number(self.task.keywords.timeout.as_ref(), "timeout", &bound)?.filter(|seconds| *seconds > 0.0);
+        let timeout = self
+            .number(self.task.keywords.timeout.as_ref(), "timeout", &bound)?
+            .filter(|seconds| *seconds > 0.0);
         let detach = (flags.detach > 0).then(|| Async { job: self.shared.new_job(), limit: flags.detach });
         let call = Call {
             module: module.name.to_string(),
@@ -682,8 +746,11 @@ impl Planner<'_> {
         Ok(out.into_iter().collect())
     }
 
-    #[expect(clippy::type_complexity, reason = "name, how it is shown, its variables; taken apart at once")]
-    fn delegate(&self, scope: &mut Scope, bound: &Bound) -> Result<Option<(Arc<str>, String, Arc<HostVars>)>, PlanError> {
+    fn delegate(
+        &self,
+        scope: &mut Scope,
+        bound: &Bound,
+    ) -> Result<Option<(Arc<str>, String, Arc<HostVars>)>, PlanError> {
         let Some(keyword) = &self.task.keywords.delegate_to else { return Ok(None) };
         let name = self.render(keyword, bound)?;
         if matches!(name, Value::Null | Value::Omit) {
@@ -707,7 +774,8 @@ impl Planner<'_> {
             Some(address) if address.to_text() != name.as_ref() => format!("{name}({})", address.to_text()),
             _ => name.to_string(),
         };
-        let delegated: Arc<dyn crate::value::Lazy> = Arc::new(crate::vars::DelegatedVars { name: name.clone(), scope: other });
+        let delegated: Arc<dyn crate::value::Lazy> =
+            Arc::new(crate::vars::DelegatedVars { name: name.clone(), scope: other });
         scope.local.insert(Value::str("ansible_delegated_vars"), Value::Lazy(delegated));
         Ok(Some((name, shown, vars)))
     }

@@ -24,7 +24,8 @@ use crate::vault::Vault;
 
 /// The name that banners show: the play's, or its host pattern.
 pub(super) fn name(engine: &Engine, play: &Play) -> String {
-    let render = |value: &Value| engine.shared.render_static(value, &play.vars).unwrap_or_else(|_| value.clone());
+    let render =
+        |value: &Value| engine.shared.render_static(value, &play.vars).unwrap_or_else(|_| value.clone());
     let text = |value: &Value| match render(value) {
         Value::List(items) => items.iter().map(Value::to_text).collect::<Vec<_>>().join(","),
         other => other.to_text(),
@@ -58,7 +59,10 @@ pub(super) fn strategy(engine: &mut Engine, play: &Play) -> Result<Strategy, Sto
         "mitogen_linear" => Ok(Strategy::Linear),
         "free" | "mitogen_free" => Ok(Strategy::Free),
         "host_pinned" | "mitogen_host_pinned" => Ok(Strategy::HostPinned(engine.shared.options.forks)),
-        _ => Err(wrong(play, format!("the strategy `{name}` is not supported; linear, free and host_pinned are"))),
+        _ => Err(wrong(
+            play,
+            format!("the strategy `{name}` is not supported; linear, free and host_pinned are"),
+        )),
     }
 }
 
@@ -68,7 +72,10 @@ pub(super) fn max_fail(engine: &Engine, play: &Play) -> Result<Option<f64>, Stop
         Some(value) => {
             let text = value.to_text();
             text.trim().trim_end_matches('%').parse().map(Some).map_err(|_| {
-                wrong(play, format!("max_fail_percentage has the value {}, which is not a number", value.repr()))
+                wrong(
+                    play,
+                    format!("max_fail_percentage has the value {}, which is not a number", value.repr()),
+                )
             })
         }
     }
@@ -92,7 +99,9 @@ pub(super) fn order(engine: &Engine, play: &Play, hosts: &mut [Arc<str>]) -> Res
         other => {
             return Err(wrong(
                 play,
-                format!("`order: {other}` is not known: inventory, reverse_inventory, sorted, reverse_sorted or shuffle"),
+                format!(
+                    "`order: {other}` is not known: inventory, reverse_inventory, sorted, reverse_sorted or shuffle"
+                ),
             ));
         }
     }
@@ -117,9 +126,21 @@ pub(super) fn batches(engine: &Engine, play: &Play, hosts: &[Arc<str>]) -> Resul
                     let share = hosts.len() as f64 * percent / 100.0;
                     (share as usize).max(1)
                 }),
-                None => text.trim().parse::<i64>().ok().map(|size| if size <= 0 { hosts.len() } else { size as usize }),
+                None => text
+                    .trim()
+                    .parse::<i64>()
+                    .ok()
+                    .map(|size| if size <= 0 { hosts.len() } else { size as usize }),
             };
-            sizes.push(size.ok_or_else(|| wrong(play, format!("serial has the value {}, which is neither a number nor a percentage", entry.repr())))?);
+            sizes.push(size.ok_or_else(|| {
+                wrong(
+                    play,
+                    format!(
+                        "serial has the value {}, which is neither a number nor a percentage",
+                        entry.repr()
+                    ),
+                )
+            })?);
         }
     }
     let Some(last) = sizes.last().copied() else { return Ok(vec![hosts.to_vec()]) };
@@ -143,7 +164,8 @@ pub(super) fn prompt(engine: &mut Engine, play: &Play) -> Result<Arc<Map>, Stop>
             continue;
         }
         let default = rendered(engine, play, &prompt.default)?.map(|value| value.to_text());
-        let question = rendered(engine, play, &prompt.prompt)?.map_or_else(|| prompt.name.clone(), |value| value.to_text());
+        let question = rendered(engine, play, &prompt.prompt)?
+            .map_or_else(|| prompt.name.clone(), |value| value.to_text());
         let shown = match &default {
             Some(default) if !prompt.private => format!("{question} [{default}]: "),
             _ => format!("{question}: "),
@@ -173,7 +195,9 @@ pub(super) fn prompt(engine: &mut Engine, play: &Play) -> Result<Arc<Map>, Stop>
                     options.insert(Value::str("salt"), salt);
                 }
                 let vars = map_of([("__prompted", Value::from(answer)), ("__options", Value::map(options))]);
-                let expression = Value::trusted("{{ __prompted | password_hash(__options.hashtype, salt=__options.salt | default(none)) }}");
+                let expression = Value::trusted(
+                    "{{ __prompted | password_hash(__options.hashtype, salt=__options.salt | default(none)) }}",
+                );
                 engine.shared.render_static(&expression, &vars).map_err(Stop::Error)?
             }
             None if prompt.is_unsafe => Value::from(answer),
@@ -198,10 +222,20 @@ fn ask(prompt: &str, hidden: bool) -> String {
 /// Everything that hosts of the play do, in order, with tags applied.
 pub(super) fn items(engine: &Engine, play: &Play) -> Arc<[Item]> {
     let shared = &engine.shared;
-    let flush = Arc::new(implicit(play, u64::MAX, "ansible.builtin.meta", map_of([("_raw_params", Value::str("flush_handlers"))]), None));
+    let flush = Arc::new(implicit(
+        play,
+        u64::MAX,
+        "ansible.builtin.meta",
+        map_of([("_raw_params", Value::str("flush_handlers"))]),
+        None,
+    ));
     let gather = gathers(engine, play).then(|| {
         let mut args = Map::new();
-        for (name, value) in [("gather_subset", &play.gather_subset), ("gather_timeout", &play.gather_timeout), ("fact_path", &play.fact_path)] {
+        for (name, value) in [
+            ("gather_subset", &play.gather_subset),
+            ("gather_timeout", &play.gather_timeout),
+            ("fact_path", &play.fact_path),
+        ] {
             if let Some(value) = value {
                 args.insert(Value::str(name), value.clone());
             }
@@ -400,7 +434,8 @@ pub(super) fn run_magic(options: &RunOptions, settings: &Settings, playbook_dir:
             if source.contains(',') {
                 source.clone()
             } else {
-                std::path::absolute(source).map_or_else(|_| source.clone(), |path| path.to_string_lossy().into_owned())
+                std::path::absolute(source)
+                    .map_or_else(|_| source.clone(), |path| path.to_string_lossy().into_owned())
             }
         })
         .collect();
@@ -410,11 +445,17 @@ pub(super) fn run_magic(options: &RunOptions, settings: &Settings, playbook_dir:
         ("ansible_diff_mode", Value::Bool(options.diff)),
         ("ansible_forks", Value::from(options.forks)),
         ("ansible_verbosity", Value::Int(options.verbosity.into())),
-        ("ansible_run_tags", if options.tags.is_empty() { list(&["all".into()]) } else { list(&options.tags) }),
+        (
+            "ansible_run_tags",
+            if options.tags.is_empty() { list(&["all".into()]) } else { list(&options.tags) },
+        ),
         ("ansible_skip_tags", list(&options.skip_tags)),
         ("ansible_inventory_sources", list(&sources)),
         ("ansible_limit", options.limit.clone().map_or(Value::Null, Value::from)),
-        ("ansible_config_file", settings.ansible_cfg.as_ref().map_or(Value::Null, |path| Value::str(path.to_string_lossy()))),
+        (
+            "ansible_config_file",
+            settings.ansible_cfg.as_ref().map_or(Value::Null, |path| Value::str(path.to_string_lossy())),
+        ),
         ("ansible_playbook_python", Value::str("/usr/bin/python3")),
         ("playbook_dir", Value::str(dir.to_string_lossy())),
     ])
@@ -433,7 +474,8 @@ pub(super) fn transport_settings(options: &RunOptions, settings: &Settings) -> c
     transport.private_key = options.private_key.clone().or_else(|| settings.private_key_file.clone());
     transport.password.clone_from(&options.connection_password);
     transport.timeout = Some(Duration::from_secs(options.timeout.unwrap_or(settings.timeout)));
-    transport.host_key_checking = settings.is_given("HOST_KEY_CHECKING").then_some(settings.host_key_checking);
+    transport.host_key_checking =
+        settings.is_given("HOST_KEY_CHECKING").then_some(settings.host_key_checking);
     transport.retries = u32::try_from(settings.ssh_retries).unwrap_or(0);
     transport.ssh_args = settings.ssh_args.as_deref().and_then(text);
     transport.ssh_common_args = options.ssh_common_args.clone().or_else(|| text(&settings.ssh_common_args));
@@ -490,4 +532,3 @@ fn sha1_of(path: &Path) -> std::io::Result<String> {
     std::io::copy(&mut std::fs::File::open(path)?, &mut digest)?;
     Ok(crate::engine::blobs::hex(&digest.finalize()))
 }
-

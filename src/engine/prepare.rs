@@ -56,9 +56,9 @@ pub fn prepare(
         "copy" => (preparation.copy(args)?, None),
         "template" => (preparation.template(args)?, None),
         "script" => (preparation.script(args)?, None),
-        "unarchive" => (preparation.from_controller(args, "files", "copy", true)?, None),
+        "unarchive" => (preparation.controller_source(args, "files", "copy", true)?, None),
         "assemble" => (preparation.assemble(args)?, None),
-        "patch" => (preparation.from_controller(args, "files", "", true)?, None),
+        "patch" => (preparation.controller_source(args, "files", "", true)?, None),
         "authorized_key" => (preparation.authorized_key(args)?, None),
         "apt_key" | "deb822_repository" | "rpm_key" => (args, None),
         "fetch" => {
@@ -114,7 +114,9 @@ impl Preparation<'_> {
             (Some(_), Some(_)) => self.fail("src and content are mutually exclusive"),
             (Some(content), None) => {
                 let text = match &content {
-                    Value::List(_) | Value::Map(_) | Value::Lazy(_) => crate::module::args::json_text(&content),
+                    Value::List(_) | Value::Map(_) | Value::Lazy(_) => {
+                        crate::module::args::json_text(&content)
+                    }
                     other => other.to_text(),
                 };
                 if args.get("dest").is_some_and(|dest| dest.to_text().ends_with('/')) {
@@ -131,7 +133,11 @@ impl Preparation<'_> {
                 let metadata = std::fs::metadata(&path).or_else(|error| self.unreadable(&path, &error))?;
                 if metadata.is_dir() {
                     let local_follow = args.get("local_follow").and_then(Value::to_bool).unwrap_or(true);
-                    let prefix = if whole { PathBuf::new() } else { path.file_name().map(PathBuf::from).unwrap_or_default() };
+                    let prefix = if whole {
+                        PathBuf::new()
+                    } else {
+                        path.file_name().map(PathBuf::from).unwrap_or_default()
+                    };
                     let mut entries = Vec::new();
                     if !prefix.as_os_str().is_empty() {
                         entries.push(tree_entry(&prefix, "directory", &metadata));
@@ -200,7 +206,10 @@ impl Preparation<'_> {
         if let Some(Value::Str(managed)) = self.bound.vars.get("ansible_managed") {
             local.insert(Value::str("ansible_managed"), Value::Str(managed));
         } else {
-            local.insert(Value::str("ansible_managed"), Value::str(self.shared.settings.ansible_managed.as_str()));
+            local.insert(
+                Value::str("ansible_managed"),
+                Value::str(self.shared.settings.ansible_managed.as_str()),
+            );
         }
         let vars: Arc<dyn Vars> = Arc::new(Over { local, below: self.bound.vars.clone() });
         let mut search = self.bound.search.as_ref().clone();
@@ -209,10 +218,7 @@ impl Preparation<'_> {
         }
         let bound = Bound { vars, search: Arc::new(search) };
         let options = file_options(&args);
-        let text = self
-            .shared
-            .templar
-            .file(&path, &source, &bound.context(), &options)?;
+        let text = self.shared.templar.file(&path, &source, &bound.context(), &options)?;
         for name in SYNTAX_ARGS {
             args.shift_remove(*name);
         }
@@ -239,7 +245,13 @@ impl Preparation<'_> {
     }
 
     /// A `src` that is the controller's unless `remote_src` (or `copy: false`) says otherwise.
-    fn from_controller(&self, mut args: Map, kind: &str, old: &str, decrypt: bool) -> Result<Map, PlanError> {
+    fn controller_source(
+        &self,
+        mut args: Map,
+        kind: &str,
+        old: &str,
+        decrypt: bool,
+    ) -> Result<Map, PlanError> {
         let on_host = flag(&args, "remote_src")
             || (!old.is_empty() && args.get(old).and_then(Value::to_bool) == Some(false));
         let Some(src) = args.get("src").map(Value::to_text) else { return Ok(args) };
@@ -259,7 +271,9 @@ impl Preparation<'_> {
         if args.get("remote_src").and_then(Value::to_bool).unwrap_or(true) {
             return Ok(args);
         }
-        let Some(src) = args.get("src").map(Value::to_text) else { return self.fail("src and dest are required") };
+        let Some(src) = args.get("src").map(Value::to_text) else {
+            return self.fail("src and dest are required");
+        };
         let dir = self.find("files", &src)?;
         if !dir.is_dir() {
             return self.fail(format!("Source ({}) is not a directory", dir.display()));
@@ -267,9 +281,9 @@ impl Preparation<'_> {
         let delimiter = args.get("delimiter").map(Value::to_text).map(|text| text.replace("\\n", "\n"));
         let ignore_hidden = flag(&args, "ignore_hidden");
         let pattern = match args.get("regexp").map(Value::to_text) {
-            Some(pattern) => {
-                Some(fancy_regex::Regex::new(&pattern).or_else(|error| self.fail(format!("regexp: {error}")))?)
-            }
+            Some(pattern) => Some(
+                fancy_regex::Regex::new(&pattern).or_else(|error| self.fail(format!("regexp: {error}")))?,
+            ),
             None => None,
         };
         let mut names: Vec<PathBuf> = std::fs::read_dir(&dir)
@@ -309,7 +323,9 @@ impl Preparation<'_> {
     }
 
     fn fetch_destination(&self, args: &Map) -> Result<PathBuf, PlanError> {
-        let (Some(src), Some(dest)) = (args.get("src").map(Value::to_text), args.get("dest").map(Value::to_text)) else {
+        let (Some(src), Some(dest)) =
+            (args.get("src").map(Value::to_text), args.get("dest").map(Value::to_text))
+        else {
             return self.fail("src and dest are required");
         };
         let dest = expand_home(&dest);
@@ -372,7 +388,8 @@ fn tree_entry(path: &Path, kind: &str, metadata: &std::fs::Metadata) -> Value {
 fn starts_with_vault_header(path: &Path) -> bool {
     use std::io::Read;
     let mut start = [0u8; 14];
-    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && &start == b"$ANSIBLE_VAULT"
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && &start == b"$ANSIBLE_VAULT"
 }
 
 /// What a template sees of itself.

@@ -172,7 +172,8 @@ impl<'e> PlayRun<'e> {
             if self.groups.iter().all(|group| group.done) {
                 break;
             }
-            let timeout = self.next_timer().unwrap_or(Duration::from_millis(500)).min(Duration::from_millis(500));
+            let timeout =
+                self.next_timer().unwrap_or(Duration::from_millis(500)).min(Duration::from_millis(500));
             match self.engine.events.recv_timeout(timeout) {
                 Ok(event) => {
                     self.take_event(event);
@@ -192,9 +193,17 @@ impl<'e> PlayRun<'e> {
             ready = (0..self.groups.len()).filter(|group| !self.groups[*group].done).collect();
         }
         let of = |state: HostState| {
-            self.hosts.iter().filter(|host| host.state == state).map(|host| host.name.clone()).collect::<Vec<_>>()
+            self.hosts
+                .iter()
+                .filter(|host| host.state == state)
+                .map(|host| host.name.clone())
+                .collect::<Vec<_>>()
         };
-        Ok(PlayEnd { failed: of(HostState::Failed), unreachable: of(HostState::Unreachable), end_play: self.end_play })
+        Ok(PlayEnd {
+            failed: of(HostState::Failed),
+            unreachable: of(HostState::Unreachable),
+            end_play: self.end_play,
+        })
     }
 
     fn left(&self) -> Vec<(Arc<str>, String)> {
@@ -337,7 +346,13 @@ impl<'e> PlayRun<'e> {
     }
 
     fn planner<'a>(&'a self, task: &'a Arc<Task>, host: usize) -> Planner<'a> {
-        Planner { shared: &self.engine.shared, play: &self.play, task, host: &self.hosts[host].vars, ahead: false }
+        Planner {
+            shared: &self.engine.shared,
+            play: &self.play,
+            task,
+            host: &self.hosts[host].vars,
+            ahead: false,
+        }
     }
 
     fn front(&self, host: usize) -> Option<&TaskAhead> {
@@ -416,7 +431,8 @@ impl<'e> PlayRun<'e> {
         }
         let done = step.jobs.iter().filter(|job| job.done).count();
         if done < step.jobs.len() {
-            let waiting = step.jobs.iter().filter(|job| !job.done).take(3).map(|job| self.hosts[job.host].name.clone());
+            let waiting =
+                step.jobs.iter().filter(|job| !job.done).take(3).map(|job| self.hosts[job.host].name.clone());
             let progress = Progress {
                 task: step.info.title.clone(),
                 done,
@@ -439,7 +455,8 @@ impl<'e> PlayRun<'e> {
             };
             if job.next >= ahead.planned.items.len() {
                 if ahead.planned.rest.is_some() && !self.broke_off(step, job) {
-                    if let Some(pause) = ahead.planned.looped.as_ref().map(|shape| shape.pause).filter(|pause| *pause > 0.0)
+                    if let Some(pause) =
+                        ahead.planned.looped.as_ref().map(|shape| shape.pause).filter(|pause| *pause > 0.0)
                         && !job.memory.contains_key("paused")
                     {
                         job.memory.insert(Value::str("paused"), Value::Bool(true));
@@ -495,7 +512,10 @@ impl<'e> PlayRun<'e> {
     }
 
     fn broke_off(&self, step: &Step, job: &Job) -> bool {
-        let Some(looping) = step.task.looping.as_ref().filter(|looping| !looping.break_when.is_empty()) else { return false };
+        let Some(looping) = step.task.looping.as_ref().filter(|looping| !looping.break_when.is_empty())
+        else {
+            return false;
+        };
         let (Some(ahead), Some(outcome)) = (self.front(job.host), job.outcomes.last()) else { return false };
         let Some(item) = ahead.planned.items.get(job.next.saturating_sub(1)) else { return false };
         let planner = self.planner(&step.task, job.host);
@@ -545,7 +565,12 @@ impl<'e> PlayRun<'e> {
             let left = retries.unwrap_or(0) + 1 - job.attempt;
             let told = if no_log { settle::censored(&outcome.result) } else { outcome.result.clone() };
             let name = self.hosts[host].name.clone();
-            self.engine.tell(Event::Retry { host: name, task: step.info.clone(), left, result: Value::map(told) });
+            self.engine.tell(Event::Retry {
+                host: name,
+                task: step.info.clone(),
+                left,
+                result: Value::map(told),
+            });
             job.attempt += 1;
             job.not_before = Some(Instant::now() + Duration::from_secs_f64(delay.max(0.0)));
             let next = job.next;
@@ -565,7 +590,15 @@ impl<'e> PlayRun<'e> {
         true
     }
 
-    fn task_result(&self, step: &Step, job: &Job, item: &PlannedItem, outcome: &ItemOutcome, no_log: bool, whole: bool) -> TaskResult {
+    fn task_result(
+        &self,
+        step: &Step,
+        job: &Job,
+        item: &PlannedItem,
+        outcome: &ItemOutcome,
+        no_log: bool,
+        whole: bool,
+    ) -> TaskResult {
         let looped = self.front(job.host).is_some_and(|ahead| ahead.planned.looped.is_some());
         let shown = if no_log { settle::censored(&outcome.result) } else { outcome.result.clone() };
         let shown: Map = shown.into_iter().filter(|(key, _)| key.as_str() != Some("invocation")).collect();
@@ -610,7 +643,10 @@ impl<'e> PlayRun<'e> {
         let (mut outcome, index_var) = match &planned.looped {
             Some(shape) => {
                 let index_var = shape.index_var.clone();
-                (settle::aggregate(&job.outcomes, &planned.items, &shape.var, index_var.as_deref()), index_var)
+                (
+                    settle::aggregate(&job.outcomes, &planned.items, &shape.var, index_var.as_deref()),
+                    index_var,
+                )
             }
             None => match job.outcomes.pop() {
                 Some(outcome) => {
@@ -653,13 +689,16 @@ impl<'e> PlayRun<'e> {
                 self.engine.shared.vars.publish(&state.vars);
             }
         }
-        if truthy(&outcome.result, "changed") && outcome.verdict != Verdict::Failed || outcome.verdict == Verdict::Changed {
+        if truthy(&outcome.result, "changed") && outcome.verdict != Verdict::Failed
+            || outcome.verdict == Verdict::Changed
+        {
             self.notify(step, job, &planned.items);
         }
         let last = planned.items.last().cloned().unwrap_or_else(empty_item);
         let mut told = self.task_result(step, job, &last, &outcome, flags.no_log, true);
         told.ignored = ignored;
-        let rescued = outcome.verdict == Verdict::Failed && !ignored && self.hosts[host].cursor.would_rescue();
+        let rescued =
+            outcome.verdict == Verdict::Failed && !ignored && self.hosts[host].cursor.would_rescue();
         told.rescued = rescued;
         self.engine.count(&told);
         self.engine.tell(Event::Result(told));
@@ -669,7 +708,8 @@ impl<'e> PlayRun<'e> {
             entry.facts = false;
         }
         job.memory.insert(Value::str("failed"), Value::Bool(bad && outcome.verdict == Verdict::Failed));
-        job.memory.insert(Value::str("unreachable"), Value::Bool(bad && outcome.verdict == Verdict::Unreachable));
+        job.memory
+            .insert(Value::str("unreachable"), Value::Bool(bad && outcome.verdict == Verdict::Unreachable));
         job.memory.insert(Value::str("skipped"), Value::Bool(outcome.verdict == Verdict::Skipped));
         if bad && outcome.verdict == Verdict::Failed {
             let failed_task = failed_task_value(step);
@@ -692,7 +732,8 @@ impl<'e> PlayRun<'e> {
         for job in &step.jobs {
             let host = job.host;
             let any_errors_fatal = self.front(host).is_some_and(|ahead| ahead.planned.flags.any_errors_fatal);
-            let (failed, unreachable, skipped) = (flag(job, "failed"), flag(job, "unreachable"), flag(job, "skipped"));
+            let (failed, unreachable, skipped) =
+                (flag(job, "failed"), flag(job, "unreachable"), flag(job, "skipped"));
             let members: Vec<usize> = if step.once.is_empty() { vec![host] } else { step.once.clone() };
             for member in members {
                 self.hosts[member].queue.pop_front();
@@ -719,8 +760,12 @@ impl<'e> PlayRun<'e> {
             self.update_play_hosts();
         }
         if fatal && self.strategy == Strategy::Linear {
-            let failed: HashSet<usize> =
-                step.jobs.iter().filter(|job| flag(job, "failed") || flag(job, "unreachable")).map(|job| job.host).collect();
+            let failed: HashSet<usize> = step
+                .jobs
+                .iter()
+                .filter(|job| flag(job, "failed") || flag(job, "unreachable"))
+                .map(|job| job.host)
+                .collect();
             for host in self.groups[group].hosts.clone() {
                 if self.hosts[host].is_active() && !failed.contains(&host) && step.once.is_empty() {
                     self.fail_host(host);
@@ -790,7 +835,11 @@ impl<'e> PlayRun<'e> {
         vars.magic.insert(Value::str("ansible_play_hosts"), Value::list(all.clone()));
         vars.magic.insert(Value::str("play_hosts"), Value::list(all));
         vars.magic.insert(Value::str("ansible_play_batch"), Value::list(alive));
-        self.play = Arc::new(PlayState { play: self.play.play.clone(), vars: Arc::new(vars), handlers: self.play.handlers.clone() });
+        self.play = Arc::new(PlayState {
+            play: self.play.play.clone(),
+            vars: Arc::new(vars),
+            handlers: self.play.handlers.clone(),
+        });
     }
 
     // ---- machines ----
@@ -836,8 +885,13 @@ impl<'e> PlayRun<'e> {
     /// A task that acts on another host makes what was verified there void.
     fn void_delegates(&mut self, host: usize) {
         let Some(ahead) = self.front(host) else { return };
-        let others: HashSet<Arc<str>> =
-            ahead.planned.items.iter().filter_map(|item| item.delegate.as_ref()).map(|(name, _)| name.clone()).collect();
+        let others: HashSet<Arc<str>> = ahead
+            .planned
+            .items
+            .iter()
+            .filter_map(|item| item.delegate.as_ref())
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in others {
             if let Some(other) = self.by_name.get(&name).copied().filter(|other| *other != host) {
                 self.hosts[other].void_after(0);
@@ -868,7 +922,9 @@ impl<'e> PlayRun<'e> {
     fn shares_place(&self, host: usize) -> bool {
         let Some(ahead) = self.front(host) else { return false };
         ahead.planned.items.iter().any(|item| match &item.step {
-            Work::Remote(remote) => self.places.get(&remote.machine.place).is_some_and(|hosts| hosts.len() > 1),
+            Work::Remote(remote) => {
+                self.places.get(&remote.machine.place).is_some_and(|hosts| hosts.len() > 1)
+            }
             _ => false,
         })
     }
@@ -878,7 +934,13 @@ impl<'e> PlayRun<'e> {
     fn send(&mut self, host: usize, from: usize, window: usize, last: bool) {
         let check = self.engine.shared.options.check;
         // One batch per machine, identity and kind of run, in the order in which they are first needed.
-        let mut batches: Vec<(Arc<Machine>, Option<Arc<Become>>, bool, Vec<crate::protocol::Call>, Vec<(u64, usize)>)> = Vec::new();
+        let mut batches: Vec<(
+            Arc<Machine>,
+            Option<Arc<Become>>,
+            bool,
+            Vec<crate::protocol::Call>,
+            Vec<(u64, usize)>,
+        )> = Vec::new();
         let mut raw: Option<(Arc<Machine>, Option<Arc<Become>>, String, (u64, usize))> = None;
         'entries: for (index, entry) in self.hosts[host].queue.iter().enumerate().skip(from).take(window) {
             let AheadKind::Task(task) = &entry.kind else { continue };
@@ -892,7 +954,8 @@ impl<'e> PlayRun<'e> {
                 .iter()
                 .enumerate()
                 .filter(|(number, item)| {
-                    matches!(item.step, Work::Remote(_)) && task.reports[*number].as_ref().is_none_or(|(_, last)| !last)
+                    matches!(item.step, Work::Remote(_))
+                        && task.reports[*number].as_ref().is_none_or(|(_, last)| !last)
                 })
                 .map(|(number, _)| number)
                 .collect();
@@ -904,20 +967,33 @@ impl<'e> PlayRun<'e> {
                 let Work::Remote(remote) = &task.planned.items[number].step else { continue };
                 if let Some(command) = &remote.raw {
                     if batches.is_empty() {
-                        raw = Some((remote.machine.clone(), remote.identity.clone(), command.clone(), (entry.serial, number)));
+                        raw = Some((
+                            remote.machine.clone(),
+                            remote.identity.clone(),
+                            command.clone(),
+                            (entry.serial, number),
+                        ));
                     }
                     break 'entries;
                 }
                 let dry = check && flags.check;
                 let same = |batch: &(Arc<Machine>, Option<Arc<Become>>, bool, _, _)| {
-                    batch.0.id == remote.machine.id && same_identity(&batch.1, &remote.identity) && batch.2 == dry
+                    batch.0.id == remote.machine.id
+                        && same_identity(&batch.1, &remote.identity)
+                        && batch.2 == dry
                 };
                 let position = batches.iter().position(same);
                 let position = match position {
                     Some(position) => position,
                     None if last && !batches.is_empty() => break 'entries,
                     None => {
-                        batches.push((remote.machine.clone(), remote.identity.clone(), dry, Vec::new(), Vec::new()));
+                        batches.push((
+                            remote.machine.clone(),
+                            remote.identity.clone(),
+                            dry,
+                            Vec::new(),
+                            Vec::new(),
+                        ));
                         batches.len() - 1
                     }
                 };
@@ -963,7 +1039,10 @@ impl<'e> PlayRun<'e> {
             if check {
                 let report = Report {
                     status: Status::Skipped,
-                    result: Value::map(map_of([("skipped", Value::Bool(true)), ("changed", Value::Bool(false))])),
+                    result: Value::map(map_of([
+                        ("skipped", Value::Bool(true)),
+                        ("changed", Value::Bool(false)),
+                    ])),
                     ..Report::default()
                 };
                 self.take_report(id, report);
@@ -1081,7 +1160,8 @@ impl<'e> PlayRun<'e> {
                     ("changed", Value::Bool(false)),
                     ("msg", Value::str(error)),
                 ]);
-                let report = Report { status: Status::Failed, result: Value::map(result), ..Report::default() };
+                let report =
+                    Report { status: Status::Failed, result: Value::map(result), ..Report::default() };
                 task.reports[item] = Some((report, true));
             } else {
                 task.batches[item] = None;
@@ -1101,10 +1181,14 @@ impl<'e> PlayRun<'e> {
         }
         if let Work::Remote(remote) = &item.step {
             if let Some(after) = &remote.after {
-                let key = self.front(job.host).and_then(|ahead| ahead.batches.get(job.next).copied().flatten());
+                let key =
+                    self.front(job.host).and_then(|ahead| ahead.batches.get(job.next).copied().flatten());
                 self.engine.after(after, key.map(|batch| (batch, report.task)), &mut result);
             }
-            let host = item.delegate.as_ref().map_or_else(|| self.hosts[job.host].name.clone(), |(name, _)| name.clone());
+            let host = item
+                .delegate
+                .as_ref()
+                .map_or_else(|| self.hosts[job.host].name.clone(), |(name, _)| name.clone());
             if !report.changes.is_empty() || !report.applied.is_empty() {
                 self.engine.tell(Event::Recorded {
                     host,
@@ -1190,12 +1274,15 @@ impl<'e> PlayRun<'e> {
                     }
                 }
                 Effect::AddHost { name, groups, vars } => {
-                    let changed = self.engine.change_inventory(|inventory| inventory.add_host(name, groups, vars));
+                    let changed =
+                        self.engine.change_inventory(|inventory| inventory.add_host(name, groups, vars));
                     result.insert(Value::str("changed"), Value::Bool(changed));
                 }
                 Effect::GroupBy { group, parents } => {
                     let name = self.hosts[host].name.clone();
-                    let changed = self.engine.change_inventory(|inventory| inventory.add_group(group, parents, &[&name]));
+                    let changed = self
+                        .engine
+                        .change_inventory(|inventory| inventory.add_group(group, parents, &[&name]));
                     result.insert(Value::str("changed"), Value::Bool(changed));
                     if changed {
                         self.refresh_inventory_vars();
@@ -1244,9 +1331,21 @@ impl<'e> PlayRun<'e> {
                 keywords: Some(handler.keywords.clone()),
                 ..crate::vars::Scope::of_host(&self.engine.shared.vars, &self.play.vars, &Arc::default())
             };
-            let bound = Planner { shared: &self.engine.shared, play: &self.play, task: handler, host: &Arc::default(), ahead: false }.bind(scope);
+            let bound = Planner {
+                shared: &self.engine.shared,
+                play: &self.play,
+                task: handler,
+                host: &Arc::default(),
+                ahead: false,
+            }
+            .bind(scope);
             match &handler.name {
-                Some(name) => self.engine.shared.templar.render(name, &bound.context()).map_or_else(|_| name.to_text(), |name| name.to_text()),
+                Some(name) => self
+                    .engine
+                    .shared
+                    .templar
+                    .render(name, &bound.context())
+                    .map_or_else(|_| name.to_text(), |name| name.to_text()),
                 None => handler.action_written.clone(),
             }
         });
@@ -1273,7 +1372,8 @@ impl<'e> PlayRun<'e> {
                     Ok(Value::Null | Value::Omit) => {}
                     Ok(name) => names.push(name.to_text()),
                     Err(error) => {
-                        self.engine.pending_stop = Some(Stop::Error(Diagnostic::error(error.message).at(error.origin)));
+                        self.engine.pending_stop =
+                            Some(Stop::Error(Diagnostic::error(error.message).at(error.origin)));
                         return;
                     }
                 }
@@ -1298,7 +1398,9 @@ impl<'e> PlayRun<'e> {
                     let state = &mut self.hosts[*receiver];
                     if state.cursor.notified.insert(*index) {
                         // A flush that was walked over with nothing to run has something to run now.
-                        if let Some(flush) = state.queue.iter().position(|entry| matches!(entry.kind, AheadKind::Flush)) {
+                        if let Some(flush) =
+                            state.queue.iter().position(|entry| matches!(entry.kind, AheadKind::Flush))
+                        {
                             state.forget_from(flush.max(1));
                         }
                         if let Some(walker) = &mut state.walker {
@@ -1327,12 +1429,15 @@ impl<'e> PlayRun<'e> {
                 None => vec![plain],
             }
         };
-        if let Some(index) = (0..handlers.len()).rev().find(|index| full(*index).iter().any(|known| known == name)) {
+        if let Some(index) =
+            (0..handlers.len()).rev().find(|index| full(*index).iter().any(|known| known == name))
+        {
             found.push(index);
         }
         for (index, handler) in handlers.iter().enumerate() {
             let listens = handler.listen.iter().any(|topic| {
-                topic == name || handler.role.as_ref().is_some_and(|role| format!("{} : {topic}", role.name) == name)
+                topic == name
+                    || handler.role.as_ref().is_some_and(|role| format!("{} : {topic}", role.name) == name)
             });
             if listens && !found.contains(&index) {
                 found.push(index);
@@ -1350,21 +1455,40 @@ impl<'e> PlayRun<'e> {
         let mut entering: Vec<(usize, Vec<Arc<Included>>)> = Vec::new();
         for host in participants.iter().copied() {
             let resolved = include::resolve(&self.planner(task, host));
-            let walked = matches!(self.hosts[host].queue.front().map(|entry| &entry.kind), Some(AheadKind::Include(_)));
+            let walked = matches!(
+                self.hosts[host].queue.front().map(|entry| &entry.kind),
+                Some(AheadKind::Include(_))
+            );
             match resolved {
                 Ok(resolved) => {
                     let name = self.hosts[host].name.clone();
                     for (included, label) in resolved.included.iter().zip(&resolved.labels) {
                         let key = (included.ordinal, label.clone().unwrap_or_default());
-                        let entry = told.entry(key).or_insert_with(|| (Vec::new(), included.what.clone(), label.clone()));
+                        let entry = told
+                            .entry(key)
+                            .or_insert_with(|| (Vec::new(), included.what.clone(), label.clone()));
                         entry.0.push(name.clone());
                     }
                     if resolved.included.is_empty() {
-                        let step = Step { task: task.clone(), info: planner_info.clone(), jobs: Vec::new(), once: Vec::new(), throttle: 0 };
-                        self.tell_settled(&step, host, resolved.results.first().cloned().map(ItemOutcome::settled));
+                        let step = Step {
+                            task: task.clone(),
+                            info: planner_info.clone(),
+                            jobs: Vec::new(),
+                            once: Vec::new(),
+                            throttle: 0,
+                        };
+                        self.tell_settled(
+                            &step,
+                            host,
+                            resolved.results.first().cloned().map(ItemOutcome::settled),
+                        );
                     }
                     if let Some(register) = &task.register {
-                        let value = resolved.results.last().map(|settled| settle::registered(&settled.result)).unwrap_or_default();
+                        let value = resolved
+                            .results
+                            .last()
+                            .map(|settled| settle::registered(&settled.result))
+                            .unwrap_or_default();
                         let mut vars = self.hosts[host].vars.as_ref().clone();
                         vars.set(register, value);
                         self.set_vars(host, vars);
@@ -1379,10 +1503,23 @@ impl<'e> PlayRun<'e> {
                 Err(error) => {
                     let settled = match error {
                         crate::engine::plan::PlanError::Failed(settled) => *settled,
-                        crate::engine::plan::PlanError::Pending => crate::engine::plan::failed(task, "a result that this include needs never arrived"),
+                        crate::engine::plan::PlanError::Pending => crate::engine::plan::failed(
+                            task,
+                            "a result that this include needs never arrived",
+                        ),
                     };
-                    let ignored = task.keywords.ignore_errors.as_ref().is_some_and(|value| value.to_bool() == Some(true));
-                    let step = Step { task: task.clone(), info: planner_info.clone(), jobs: Vec::new(), once: Vec::new(), throttle: 0 };
+                    let ignored = task
+                        .keywords
+                        .ignore_errors
+                        .as_ref()
+                        .is_some_and(|value| value.to_bool() == Some(true));
+                    let step = Step {
+                        task: task.clone(),
+                        info: planner_info.clone(),
+                        jobs: Vec::new(),
+                        once: Vec::new(),
+                        throttle: 0,
+                    };
                     let rescued = !ignored && self.hosts[host].cursor.would_rescue();
                     let mut vars = self.hosts[host].vars.as_ref().clone();
                     vars.set("ansible_failed_result", settle::registered(&settled.result));
@@ -1421,12 +1558,18 @@ impl<'e> PlayRun<'e> {
     /// Handlers and public variables of included roles become the play's.
     fn adopt(&mut self, included: &[Arc<Included>]) {
         let known: HashSet<u64> = self.play.handlers.iter().map(|handler| handler.id).collect();
-        let new: Vec<Arc<Task>> =
-            included.iter().flat_map(|one| one.handlers.iter()).filter(|handler| !known.contains(&handler.id)).cloned().collect();
+        let new: Vec<Arc<Task>> = included
+            .iter()
+            .flat_map(|one| one.handlers.iter())
+            .filter(|handler| !known.contains(&handler.id))
+            .cloned()
+            .collect();
         let public: Vec<_> = included
             .iter()
             .filter_map(|one| one.role.clone())
-            .filter(|role| role.public && !self.play.vars.public_roles.iter().any(|known| known.id == role.id))
+            .filter(|role| {
+                role.public && !self.play.vars.public_roles.iter().any(|known| known.id == role.id)
+            })
             .collect();
         if new.is_empty() && public.is_empty() {
             return;
@@ -1474,7 +1617,11 @@ impl<'e> PlayRun<'e> {
             self.announce(&info);
         }
         let linear = self.strategy == Strategy::Linear;
-        let once = linear && matches!(name.as_str(), "clear_facts" | "clear_host_errors" | "end_play" | "end_batch" | "refresh_inventory");
+        let once = linear
+            && matches!(
+                name.as_str(),
+                "clear_facts" | "clear_host_errors" | "end_play" | "end_batch" | "refresh_inventory"
+            );
         let judged: Vec<usize> = if once { participants[..1].to_vec() } else { participants.to_vec() };
         let mut applies = Vec::new();
         let step = Step { task: task.clone(), info, jobs: Vec::new(), once: Vec::new(), throttle: 0 };
@@ -1496,7 +1643,10 @@ impl<'e> PlayRun<'e> {
                             ignored: false,
                             rescued: false,
                             looped: false,
-                            result: Value::map(map_of([("skipped", Value::Bool(true)), ("msg", Value::str(name.as_str()))])),
+                            result: Value::map(map_of([
+                                ("skipped", Value::Bool(true)),
+                                ("msg", Value::str(name.as_str())),
+                            ])),
                             label: None,
                             verbose_always: false,
                             diagnostic: None,
@@ -1521,14 +1671,18 @@ impl<'e> PlayRun<'e> {
             if !self.hosts[host].is_active() {
                 continue;
             }
-            let walked = matches!(self.hosts[host].queue.front().map(|entry| &entry.kind), Some(AheadKind::Flush));
+            let walked =
+                matches!(self.hosts[host].queue.front().map(|entry| &entry.kind), Some(AheadKind::Flush));
             if walked && name == "flush_handlers" && self.hosts[host].cursor.notified.is_empty() {
                 self.hosts[host].queue.pop_front();
                 self.hosts[host].cursor.advance(false);
                 continue;
             }
             self.hosts[host].forget();
-            if name == "flush_handlers" && applies.contains(&host) && !self.hosts[host].cursor.notified.is_empty() {
+            if name == "flush_handlers"
+                && applies.contains(&host)
+                && !self.hosts[host].cursor.notified.is_empty()
+            {
                 let handlers = self.play.handlers.clone();
                 self.hosts[host].cursor.flush(handlers);
             } else if name != "end_role" || !applies.contains(&host) {
@@ -1591,9 +1745,14 @@ impl<'e> PlayRun<'e> {
     ) -> Option<ItemOutcome> {
         let _ = (machine, identity);
         match action {
-            "ansible.builtin.pause" => crate::engine::pause::work(self.engine, &mut job.memory, &mut job.not_before, args),
+            "ansible.builtin.pause" => {
+                crate::engine::pause::work(self.engine, &mut job.memory, &mut job.not_before, args)
+            }
             _ => Some(ItemOutcome {
-                result: map_of([("failed", Value::Bool(true)), ("msg", Value::str(format!("{action} is not supported yet")))]),
+                result: map_of([
+                    ("failed", Value::Bool(true)),
+                    ("msg", Value::str(format!("{action} is not supported yet"))),
+                ]),
                 verdict: Verdict::Failed,
                 diagnostic: None,
             }),
@@ -1684,7 +1843,10 @@ fn empty_item() -> PlannedItem {
 /// `ansible_failed_task`.
 fn failed_task_value(step: &Step) -> Value {
     Value::map(map_of([
-        ("name", step.task.name.as_ref().map_or_else(|| Value::str(""), |_| Value::str(step.info.name.as_str()))),
+        (
+            "name",
+            step.task.name.as_ref().map_or_else(|| Value::str(""), |_| Value::str(step.info.name.as_str())),
+        ),
         ("action", Value::str(step.task.action_written.as_str())),
         ("args", Value::Map(step.task.args.clone()).untrusted()),
         ("register", Value::from(step.task.register.clone())),
@@ -1704,17 +1866,4 @@ pub fn sections(play: &crate::playbook::Play, gather: Option<Arc<Task>>, flush: 
     items.extend(play.post_tasks.iter().cloned());
     items.push(Item::Task(flush.clone()));
     items
-}
-
-/// A queue's entries by kind, for tests.
-#[cfg(test)]
-pub(super) fn kinds(queue: &std::collections::VecDeque<crate::engine::host::Ahead>) -> Vec<&'static str> {
-    queue
-        .iter()
-        .map(|entry| match entry.kind {
-            AheadKind::Task(_) => "task",
-            AheadKind::Include(_) => "include",
-            AheadKind::Flush => "flush",
-        })
-        .collect()
 }

@@ -23,7 +23,8 @@ pub fn by_tags(shared: &Shared, play: &Play, items: Vec<Item>) -> Vec<Item> {
                     .iter()
                     .map(|tag| shared.render_static(tag, &play.vars).unwrap_or_else(|_| tag.clone()))
                     .collect();
-                tags::selected(&tags::words(&rendered), &options.tags, &options.skip_tags).then_some(Item::Task(task))
+                tags::selected(&tags::words(&rendered), &options.tags, &options.skip_tags)
+                    .then_some(Item::Task(task))
             }
             Item::Block(block) => {
                 let inner = by_tags(shared, play, block.block.clone());

@@ -61,7 +61,13 @@ pub fn verdict_of(result: &Map) -> Verdict {
 
 /// Fills in what every result has, and lets `changed_when`, `failed_when` and `until` judge. Returns whether
 /// the task is to be tried again.
-pub fn judge(planner: &Planner<'_>, item: &PlannedItem, outcome: &mut ItemOutcome, attempt: u64, retries: Option<u64>) -> bool {
+pub fn judge(
+    planner: &Planner<'_>,
+    item: &PlannedItem,
+    outcome: &mut ItemOutcome,
+    attempt: u64,
+    retries: Option<u64>,
+) -> bool {
     let task = planner.task;
     let result = &mut outcome.result;
     if outcome.verdict == Verdict::Unreachable || truthy(result, "skipped") {
@@ -69,7 +75,8 @@ pub fn judge(planner: &Planner<'_>, item: &PlannedItem, outcome: &mut ItemOutcom
         return false;
     }
     if !result.contains_key("failed") {
-        let failed = result.get("rc").and_then(Value::as_int).is_some_and(|code| code != 0) && !truthy(result, "failed_when_result");
+        let failed = result.get("rc").and_then(Value::as_int).is_some_and(|code| code != 0)
+            && !truthy(result, "failed_when_result");
         if failed {
             result.insert(Value::str("failed"), Value::Bool(true));
         }
@@ -152,7 +159,9 @@ fn scope_with(planner: &Planner<'_>, item: &PlannedItem, result: &Map) -> crate:
 pub fn registered(result: &Map) -> Value {
     let kept = result
         .iter()
-        .filter(|(key, _)| key.as_str().is_none_or(|key| !key.starts_with("_ansible_") && key != "invocation"))
+        .filter(|(key, _)| {
+            key.as_str().is_none_or(|key| !key.starts_with("_ansible_") && key != "invocation")
+        })
         .map(|(key, value)| (key.clone(), value.untrusted()))
         .collect();
     let mut kept: Map = kept;
@@ -163,7 +172,12 @@ pub fn registered(result: &Map) -> Value {
 }
 
 /// The results of a loop's items as one.
-pub fn aggregate(outcomes: &[ItemOutcome], items: &[PlannedItem], var: &str, index_var: Option<&str>) -> ItemOutcome {
+pub fn aggregate(
+    outcomes: &[ItemOutcome],
+    items: &[PlannedItem],
+    var: &str,
+    index_var: Option<&str>,
+) -> ItemOutcome {
     if outcomes.is_empty() {
         return ItemOutcome {
             result: map_of([
@@ -188,8 +202,15 @@ pub fn aggregate(outcomes: &[ItemOutcome], items: &[PlannedItem], var: &str, ind
     } else {
         "All items completed"
     };
-    let results = outcomes.iter().zip(items).map(|(outcome, item)| Value::map(item_result(outcome, item, var, index_var)));
-    let mut result = map_of([("results", Value::list(results.collect())), ("changed", Value::Bool(changed)), ("msg", Value::str(message))]);
+    let results = outcomes
+        .iter()
+        .zip(items)
+        .map(|(outcome, item)| Value::map(item_result(outcome, item, var, index_var)));
+    let mut result = map_of([
+        ("results", Value::list(results.collect())),
+        ("changed", Value::Bool(changed)),
+        ("msg", Value::str(message)),
+    ]);
     if all_skipped {
         result.insert(Value::str("skipped"), Value::Bool(true));
     }
@@ -242,7 +263,9 @@ pub fn item_result(outcome: &ItemOutcome, item: &PlannedItem, var: &str, index_v
 pub fn censored(result: &Map) -> Map {
     let mut out = map_of([(
         "censored",
-        Value::str("the output has been hidden due to the fact that 'no_log: true' was specified for this result"),
+        Value::str(
+            "the output has been hidden due to the fact that 'no_log: true' was specified for this result",
+        ),
     )]);
     for name in ["changed", "failed", "skipped", "unreachable", "attempts", "retries"] {
         if let Some(value) = result.get(name) {

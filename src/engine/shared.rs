@@ -107,8 +107,11 @@ impl Shared {
             .as_ref()
             .and_then(|name| inventory.var_layers(name, Some(&self.playbook_dir)).ok())
             .unwrap_or_default();
-        let vars =
-            Arc::new(HostVars { name: known.unwrap_or_else(|| name.into()), inventory: layers, ..HostVars::default() });
+        let vars = Arc::new(HostVars {
+            name: known.unwrap_or_else(|| name.into()),
+            inventory: layers,
+            ..HostVars::default()
+        });
         self.vars.publish(&vars);
         vars
     }
@@ -163,8 +166,13 @@ impl Shared {
     /// # Errors
     /// If it can't be rendered.
     pub fn render_static(&self, value: &Value, vars: &Map) -> Result<Value, Diagnostic> {
-        let vars: Arc<dyn Vars> = Arc::new(StaticVars { vars: vars.clone(), extra: self.vars.extra.clone(), magic: self.vars.magic.clone() });
-        let search = Arc::new(SearchPath { playbook_dir: self.playbook_dir.clone(), ..SearchPath::default() });
+        let vars: Arc<dyn Vars> = Arc::new(StaticVars {
+            vars: vars.clone(),
+            extra: self.vars.extra.clone(),
+            magic: self.vars.magic.clone(),
+        });
+        let search =
+            Arc::new(SearchPath { playbook_dir: self.playbook_dir.clone(), ..SearchPath::default() });
         self.templar.render(value, &Context { vars: &vars, search: &search }).map_err(|error| {
             let mut diagnostic = Diagnostic::error(error.message).at(error.origin);
             diagnostic.hint = error.hint;
@@ -187,7 +195,8 @@ impl Shared {
     pub fn unknown_module(&self, name: &str) -> String {
         let known = registry::MODULES.iter().map(|module| module.short_name());
         let short = name.rsplit('.').next().unwrap_or(name);
-        let hint = did_you_mean(short, known).map(|meant| format!(" (did you mean `{meant}`?)")).unwrap_or_default();
+        let hint =
+            did_you_mean(short, known).map(|meant| format!(" (did you mean `{meant}`?)")).unwrap_or_default();
         format!("couldn't resolve module/action '{name}': setpoint has no module of that name{hint}")
     }
 

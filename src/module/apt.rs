@@ -210,9 +210,9 @@ fn update_lists(args: &Args, system: &mut dyn System) -> Result<bool, ModuleErro
     let time = lists_time(system)?.map_or(0, |(time, _)| time);
     let now = clock::since_epoch(SystemTime::now()).0;
     // A new machine's directory is young and empty: nothing has been fetched into it yet.
-    let fetched = system.list(Path::new(LISTS)).is_ok_and(|names| {
-        names.iter().any(|name| name.to_string_lossy().contains("Release"))
-    });
+    let fetched = system
+        .list(Path::new(LISTS))
+        .is_ok_and(|names| names.iter().any(|name| name.to_string_lossy().contains("Release")));
     if fetched && args.cache_valid_time > 0 && now < time + args.cache_valid_time {
         return Ok(false);
     }

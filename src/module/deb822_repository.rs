@@ -138,10 +138,11 @@ fn run(given: Value, system: &mut dyn System) -> Result<Outcome, ModuleError> {
         let Some(value) = map.get(name).filter(|value| !value.is_null()) else { continue };
         let mut value = field_text(value);
         if name == "signed_by"
-            && let Some(path) = key_file(&value, &keys, system)? {
-                key_name = path.as_str().into();
-                value = path;
-            }
+            && let Some(path) = key_file(&value, &keys, system)?
+        {
+            key_name = path.as_str().into();
+            value = path;
+        }
         let value = if value.contains('\n') { multiline(&value) } else { format!(" {value}") };
         content.push_str(&format!("{}:{value}\n", field_name(name)));
     }

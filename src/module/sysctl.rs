@@ -111,10 +111,8 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     let file = args::expand_path(&args.sysctl_file, system)?;
     let text = host::read_text(&file, system).unwrap_or_default();
     // The last one in the file is the one that counts.
-    let in_file = text
-        .lines()
-        .filter_map(setting).rfind(|(key, _)| *key == name)
-        .map(|(_, value)| value.to_string());
+    let in_file =
+        text.lines().filter_map(setting).rfind(|(key, _)| *key == name).map(|(_, value)| value.to_string());
     let in_force = current(name, system);
     let is_set = in_force.as_deref().is_some_and(|now| same_value(now, &value));
     let file_differs = if present { in_file.as_deref() != Some(value.as_str()) } else { in_file.is_some() };

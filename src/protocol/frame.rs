@@ -153,6 +153,7 @@ impl Decoder {
     }
 
     /// The next message, if it is complete. After an error the stream is of no more use.
+    #[expect(clippy::should_implement_trait, reason = "each call says which type it expects")]
     pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let rest = &self.buffer[self.start..];
         let Some(header) = rest.first_chunk::<4>() else { return Ok(None) };

@@ -27,9 +27,7 @@ pub(super) fn origin_block(origin: &Origin) -> String {
     for (index, line) in lines.iter().enumerate() {
         let cut: String = line.chars().take(MOST).collect();
         let dots = if cut.len() < line.len() { "..." } else { "" };
-        out.push_str(
-            format!("{:>width$} {cut}{dots}\n", first + index).trim_end_matches([' ', '\n']),
-        );
+        out.push_str(format!("{:>width$} {cut}{dots}\n", first + index).trim_end_matches([' ', '\n']));
         out.push('\n');
     }
     let column = origin.column as usize;

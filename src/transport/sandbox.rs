@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey, PublicKey};
-use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
+use russh::server::{
+    Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
+};
 use russh::{Channel, ChannelId, ChannelMsg, MethodKind, MethodSet};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -49,8 +51,11 @@ impl Sandbox {
     /// # Errors
     /// A directory or file can't be made, or there is no port to be had.
     pub fn start(dir: &Path, names: &[String]) -> io::Result<Sandbox> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("sandbox").enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("sandbox")
+            .enable_all()
+            .build()?;
         let user_key = new_key()?;
         let key = dir.join("key");
         let text = user_key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
@@ -76,7 +81,8 @@ impl Sandbox {
             runtime.spawn(async move {
                 loop {
                     let Ok((stream, _)) = listener.accept().await else { return };
-                    let client = Client { allowed: allowed.clone(), home: home.clone(), channels: HashMap::new() };
+                    let client =
+                        Client { allowed: allowed.clone(), home: home.clone(), channels: HashMap::new() };
                     let config = config.clone();
                     tokio::spawn(async move {
                         if let Ok(session) = russh::server::run_stream(config, stream, client).await {
@@ -122,7 +128,11 @@ impl Handler for Client {
         Ok(if known { Auth::Accept } else { Auth::reject() })
     }
 
-    async fn auth_publickey(&mut self, _user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
+    async fn auth_publickey(
+        &mut self,
+        _user: &str,
+        key: VerifiedPublicKey<'_>,
+    ) -> Result<Auth, russh::Error> {
         let known = key.public_key.key_data() == self.allowed.key_data();
         Ok(if known { Auth::Accept } else { Auth::reject() })
     }

@@ -70,7 +70,11 @@ impl HostVars {
         for (key, value) in facts {
             let Some(name) = key.as_str() else { continue };
             let value = value.untrusted();
-            let bare = if name == "ansible_local" { "ansible_local" } else { name.strip_prefix("ansible_").unwrap_or(name) };
+            let bare = if name == "ansible_local" {
+                "ansible_local"
+            } else {
+                name.strip_prefix("ansible_").unwrap_or(name)
+            };
             stored.insert(Value::str(if name == "ansible_local" { "local" } else { bare }), value.clone());
             if !is_connection_variable(name) {
                 injected.insert(key.clone(), value);
@@ -88,8 +92,14 @@ impl HostVars {
 /// Names that facts may not take over: they say how the host is reached.
 fn is_connection_variable(name: &str) -> bool {
     const EXACT: [&str; 8] = [
-        "ansible_host", "ansible_port", "ansible_user", "ansible_connection", "ansible_password",
-        "ansible_become", "ansible_shell_type", "ansible_shell_executable",
+        "ansible_host",
+        "ansible_port",
+        "ansible_user",
+        "ansible_connection",
+        "ansible_password",
+        "ansible_become",
+        "ansible_shell_type",
+        "ansible_shell_executable",
     ];
     EXACT.contains(&name)
         || name.starts_with("ansible_become_")
@@ -304,9 +314,7 @@ impl Scope {
     fn magic(&self, name: &str) -> Option<Value> {
         Some(match name {
             "inventory_hostname" => Value::str(self.host.name.clone()),
-            "inventory_hostname_short" => {
-                Value::str(self.host.name.split('.').next().unwrap_or_default())
-            }
+            "inventory_hostname_short" => Value::str(self.host.name.split('.').next().unwrap_or_default()),
             "groups" => read(&self.run.groups).clone(),
             "group_names" => {
                 let names = read(&self.run.inventory).group_names(&self.host.name);
@@ -334,7 +342,9 @@ impl Scope {
             }
             "ansible_parent_role_paths" => {
                 let role = self.role.as_ref().filter(|role| !role.parents.is_empty())?;
-                Value::list(role.parents.iter().map(|parent| Value::str(parent.path.to_string_lossy())).collect())
+                Value::list(
+                    role.parents.iter().map(|parent| Value::str(parent.path.to_string_lossy())).collect(),
+                )
             }
             _ => return self.play.magic.get(name).or_else(|| self.run.magic.get(name)).cloned(),
         })
@@ -362,7 +372,16 @@ impl Vars for Scope {
         });
         add(&self.play.magic);
         add(&self.run.magic);
-        for name in ["inventory_hostname", "inventory_hostname_short", "groups", "group_names", "ansible_facts", "hostvars", "inventory_file", "inventory_dir"] {
+        for name in [
+            "inventory_hostname",
+            "inventory_hostname_short",
+            "groups",
+            "group_names",
+            "ansible_facts",
+            "hostvars",
+            "inventory_file",
+            "inventory_dir",
+        ] {
             names.insert(name.into());
         }
         if self.role.is_some() {

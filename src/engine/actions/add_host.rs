@@ -10,13 +10,21 @@ pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOut
         return Ok(ActionOutcome::failed(action.task, "name, host or hostname needs to be provided"));
     };
     if name.starts_with('-') {
-        return Ok(ActionOutcome::failed(action.task, format!("`{name}` can't be a host's name: it starts with a dash")));
+        return Ok(ActionOutcome::failed(
+            action.task,
+            format!("`{name}` can't be a host's name: it starts with a dash"),
+        ));
     }
     let groups = ["groups", "group", "groupname"].iter().find_map(|key| args.shift_remove(*key));
     let groups: Vec<String> = match groups {
         None | Some(Value::Null) => Vec::new(),
         Some(Value::List(items)) => items.iter().map(Value::to_text).collect(),
-        Some(other) => other.to_text().split(',').map(|group| group.trim().to_string()).filter(|group| !group.is_empty()).collect(),
+        Some(other) => other
+            .to_text()
+            .split(',')
+            .map(|group| group.trim().to_string())
+            .filter(|group| !group.is_empty())
+            .collect(),
     };
     args.shift_remove("inventory_dir");
     args.shift_remove("inventory_file");
@@ -31,5 +39,9 @@ pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOut
             ])),
         ),
     ]);
-    Ok(ActionOutcome { result, effects: vec![Effect::AddHost { name, groups, vars: args }], diagnostic: None })
+    Ok(ActionOutcome {
+        result,
+        effects: vec![Effect::AddHost { name, groups, vars: args }],
+        diagnostic: None,
+    })
 }

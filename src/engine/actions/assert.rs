@@ -15,7 +15,9 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         if !["that", "msg", "fail_msg", "success_msg", "quiet"].contains(&name.as_str()) {
             return Ok(ActionOutcome::failed(
                 action.task,
-                format!("Invalid options for assert: {name}. Supported are: fail_msg, msg, quiet, success_msg, that"),
+                format!(
+                    "Invalid options for assert: {name}. Supported are: fail_msg, msg, quiet, success_msg, that"
+                ),
             ));
         }
     }

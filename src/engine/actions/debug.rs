@@ -47,7 +47,10 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         }
         (Some(message), None) => {
             let message = render("msg", message)?;
-            result.insert(Value::str("msg"), if matches!(message, Value::Omit) { Value::str("Hello world!") } else { message });
+            result.insert(
+                Value::str("msg"),
+                if matches!(message, Value::Omit) { Value::str("Hello world!") } else { message },
+            );
         }
         (None, Some(var)) => {
             let value = match var {

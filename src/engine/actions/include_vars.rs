@@ -7,8 +7,16 @@ use crate::engine::plan::PlanError;
 use crate::value::{Map, Value, map_of};
 
 const OPTIONS: &[&str] = &[
-    "file", "dir", "name", "depth", "files_matching", "ignore_files", "extensions", "ignore_unknown_extensions",
-    "hash_behaviour", "_raw_params",
+    "file",
+    "dir",
+    "name",
+    "depth",
+    "files_matching",
+    "ignore_files",
+    "extensions",
+    "ignore_unknown_extensions",
+    "hash_behaviour",
+    "_raw_params",
 ];
 
 pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome, PlanError> {
@@ -59,12 +67,17 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
             {
                 continue;
             }
-            let known = file.extension().is_some_and(|have| extensions.iter().any(|want| have == want.as_str()));
+            let known =
+                file.extension().is_some_and(|have| extensions.iter().any(|want| have == want.as_str()));
             if !known {
                 if skip_unknown || matching.is_some() {
                     continue;
                 }
-                return fail(format!("{} does not have a valid extension: {}", file.display(), extensions.join(", ")));
+                return fail(format!(
+                    "{} does not have a valid extension: {}",
+                    file.display(),
+                    extensions.join(", ")
+                ));
             }
             chosen.push(file);
         }
@@ -76,7 +89,8 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         match action.context.search.find("vars", name.trim()) {
             Ok(path) => files.push(path),
             Err(missing) => {
-                let tried: Vec<String> = missing.tried.iter().map(|path| format!("\t{}", path.display())).collect();
+                let tried: Vec<String> =
+                    missing.tried.iter().map(|path| format!("\t{}", path.display())).collect();
                 return fail(format!(
                     "Could not find or access '{name}'\nSearched in:\n{} on the controller.",
                     tried.join("\n")

@@ -94,7 +94,9 @@ impl ActionOutcome {
         ActionOutcome {
             result: map_of([("failed", Value::Bool(true)), ("msg", Value::str(message.as_str()))]),
             effects: Vec::new(),
-            diagnostic: Some(Diagnostic::error(format!("Action failed: {message}")).at(Some(task.origin.clone()))),
+            diagnostic: Some(
+                Diagnostic::error(format!("Action failed: {message}")).at(Some(task.origin.clone())),
+            ),
         }
     }
 }
@@ -126,10 +128,7 @@ pub fn takes_raw_args(name: &str) -> bool {
 
 /// Actions that the engine does itself, because they wait, ask or reconnect.
 pub fn is_engine_action(name: &str) -> bool {
-    matches!(
-        name,
-        "ansible.builtin.pause" | "ansible.builtin.wait_for_connection" | "ansible.builtin.reboot"
-    )
+    matches!(name, "ansible.builtin.pause" | "ansible.builtin.wait_for_connection" | "ansible.builtin.reboot")
 }
 
 /// Actions that act once for all hosts of the batch.

@@ -8,7 +8,10 @@ pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOut
     let cacheable = args.shift_remove("cacheable").and_then(|value| value.to_bool()).unwrap_or(false);
     args.shift_remove("_raw_params");
     if args.is_empty() {
-        return Ok(ActionOutcome::failed(action.task, "No key/value pairs provided, at least one is required for this action to succeed"));
+        return Ok(ActionOutcome::failed(
+            action.task,
+            "No key/value pairs provided, at least one is required for this action to succeed",
+        ));
     }
     let mut vars = Map::new();
     for (name, value) in args {
@@ -16,7 +19,9 @@ pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOut
         if !is_identifier(&name) {
             return Ok(ActionOutcome::failed(
                 action.task,
-                format!("The variable name '{name}' is not valid. Variables must start with a letter or underscore character, and contain only letters, numbers and underscores."),
+                format!(
+                    "The variable name '{name}' is not valid. Variables must start with a letter or underscore character, and contain only letters, numbers and underscores."
+                ),
             ));
         }
         vars.insert(Value::str(name), value);

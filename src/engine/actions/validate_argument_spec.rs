@@ -9,7 +9,10 @@ use crate::value::{Map, Value, map_of};
 
 pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome, PlanError> {
     let Some(Value::Map(spec)) = args.get("argument_spec") else {
-        return Ok(ActionOutcome::failed(action.task, "\"argument_spec\" arg is required in args: a mapping"));
+        return Ok(ActionOutcome::failed(
+            action.task,
+            "\"argument_spec\" arg is required in args: a mapping",
+        ));
     };
     let spec = match spec.get("argument_spec") {
         Some(Value::Map(inner)) => inner.clone(),
@@ -38,7 +41,8 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         ]);
         return Ok(ActionOutcome::result(result));
     }
-    let mut outcome = ActionOutcome::failed(action.task, format!("Validation of arguments failed:\n{}", errors.join("\n")));
+    let mut outcome =
+        ActionOutcome::failed(action.task, format!("Validation of arguments failed:\n{}", errors.join("\n")));
     outcome.result.insert(Value::str("argument_errors"), Value::from(errors));
     outcome.result.insert(Value::str("argument_spec_data"), Value::Map(spec));
     outcome.result.insert(Value::str("validate_args_context"), context);
@@ -79,7 +83,11 @@ fn check(spec: &Map, given: &Map, path: &str, errors: &mut Vec<String>) {
             for value in values {
                 if !choices.iter().any(|choice| choice == value || choice.to_text() == value.to_text()) {
                     let choices: Vec<String> = choices.iter().map(Value::to_text).collect();
-                    errors.push(format!("value of {name} must be one of: {}, got: {}{within}", choices.join(", "), value.to_text()));
+                    errors.push(format!(
+                        "value of {name} must be one of: {}, got: {}{within}",
+                        choices.join(", "),
+                        value.to_text()
+                    ));
                 }
             }
         }
@@ -109,7 +117,10 @@ fn check(spec: &Map, given: &Map, path: &str, errors: &mut Vec<String>) {
                     if !options.contains_key(key) {
                         let mut known: Vec<&str> = options.keys().filter_map(Value::as_str).collect();
                         known.sort_unstable();
-                        errors.push(format!("{inner}.{key}. Supported parameters include: {}.", known.join(", ")));
+                        errors.push(format!(
+                            "{inner}.{key}. Supported parameters include: {}.",
+                            known.join(", ")
+                        ));
                     }
                 }
                 check(options, map, &inner, errors);

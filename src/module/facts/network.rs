@@ -442,7 +442,13 @@ mod tests {
             source: Some("10.0.0.2".parse().expect("an address")),
             interface: Some(2),
         };
-        let facts = assemble(interfaces, &indexes, &addresses, &[route.clone()], &[Some(route), None]);
+        let facts = assemble(
+            interfaces,
+            &indexes,
+            &addresses,
+            std::slice::from_ref(&route),
+            &[Some(route.clone()), None],
+        );
         let expected = [
             ("interfaces", "['eth0', 'eth0_1']"),
             ("all_ipv4_addresses", "['10.0.0.2', '10.0.0.3', '10.0.0.4']"),
