@@ -206,6 +206,9 @@ fn check_rules(module: &Module, args: &Map, literal: &dyn Fn(&Value) -> bool, er
 }
 
 fn default_value(param: &Param, default: &str) -> Value {
+    // Written as YAML: quotes say that it is a string.
+    let unquoted = |quote: char| default.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+    let default = unquoted('\'').or_else(|| unquoted('"')).unwrap_or(default);
     let value = match (param.kind, default) {
         (Type::List | Type::PathList, "" | "[]") => return Value::list(Vec::new()),
         (Type::Dict, "" | "{}") => return Value::map(Map::new()),
