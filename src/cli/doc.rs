@@ -134,6 +134,11 @@ pub(super) fn type_name(kind: Type) -> &'static str {
     }
 }
 
+/// The parameters that a user can give; those that begin with `_` are between controller and module.
+pub(super) fn shown_params(module: &Module) -> impl Iterator<Item = &'static Param> {
+    module.all_params().filter(|param| !param.name.starts_with('_'))
+}
+
 /// A module's page.
 fn page(module: &Module, width: usize) -> String {
     let mut out = format!("{}  {}\n\n", module.name.to_uppercase(), module.summary);
@@ -151,7 +156,7 @@ fn page(module: &Module, width: usize) -> String {
         Scope::World => "looks beyond the host: it always runs when its turn comes",
     };
     out.push_str(&wrap(&format!("Scope: {scope}"), 2, width));
-    let mut params: Vec<&Param> = module.all_params().collect();
+    let mut params: Vec<&Param> = shown_params(module).collect();
     params.sort_by_key(|param| (!param.required, param.name));
     if !params.is_empty() {
         out.push_str("\nPARAMETERS (= means required)\n\n");
@@ -225,7 +230,7 @@ fn wrap(text: &str, indent: usize, width: usize) -> String {
 /// A task with every parameter.
 fn snippet(module: &Module) -> String {
     let mut out = format!("- name: {}\n  {}:\n", module.summary, module.name);
-    for param in module.all_params().filter(|param| param.refused.is_none()) {
+    for param in shown_params(module).filter(|param| param.refused.is_none()) {
         let required = if param.required { "  # required" } else { "" };
         out.push_str(&format!("    {}: {}{required}\n", param.name, param.default.unwrap_or("\"\"")));
     }

@@ -124,7 +124,7 @@ fn text(args: &Inventory, inventory: &Loaded, show: Show<'_>, extra: &Map) -> Re
         return if args.toml {
             to_toml(&vars)
         } else if args.yaml {
-            Ok(to_yaml(&vars) + "\n")
+            Ok(to_yaml(&vars))
         } else {
             Ok(to_json(&vars) + "\n")
         };
@@ -136,8 +136,10 @@ fn text(args: &Inventory, inventory: &Loaded, show: Show<'_>, extra: &Map) -> Re
     if args.toml {
         return to_toml(&inventory.show_list(show).map_err(failed)?);
     }
-    let text = if args.yaml { inventory.show_list_yaml(show) } else { inventory.show_list_json(show) };
-    Ok(text.map_err(failed)? + "\n")
+    if args.yaml {
+        return inventory.show_list_yaml(show).map_err(failed);
+    }
+    Ok(inventory.show_list_json(show).map_err(failed)? + "\n")
 }
 
 /// TOML has no null, so such variables are left out.

@@ -240,3 +240,62 @@ fn page(text: &str, settings: &Settings, console: &Console) -> Result<(), Failur
     pager.wait()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_name_of_the_program_is_a_subcommand() {
+        let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        for (given, expected) in [
+            (vec!["/usr/bin/ansible-playbook", "x.yml"], vec!["/usr/bin/ansible-playbook", "run", "x.yml"]),
+            (vec!["ansible", "all", "-m", "ping"], vec!["ansible", "exec", "all", "-m", "ping"]),
+            (vec!["setpoint", "run", "x.yml"], vec!["setpoint", "run", "x.yml"]),
+        ] {
+            assert_eq!(as_subcommand(words(&given)), words(&expected));
+        }
+    }
+
+    /// Every option that ansible-core's programs take, short and long.
+    #[test]
+    fn every_option_of_the_others_is_there() {
+        let common = "-v --verbose -i --inventory --inventory-file -l --limit --flush-cache -e --extra-vars --vault-id \
+                      -J --ask-vault-password --ask-vault-pass --vault-password-file --vault-pass-file";
+        let runs = "--private-key --key-file -u --user -c --connection -T --timeout --ssh-common-args --sftp-extra-args \
+                    --scp-extra-args --ssh-extra-args -k --ask-pass --connection-password-file --conn-pass-file -b \
+                    --become --become-method --become-user -K --ask-become-pass --become-password-file \
+                    --become-pass-file -C --check -D --diff -f --forks -M --module-path --list-hosts";
+        let playbook = "-t --tags --skip-tags --syntax-check --list-tasks --list-tags --step --start-at-task --force-handlers";
+        let ad_hoc = "-P --poll -B --background -o --one-line -t --tree --playbook-dir --task-timeout -a --args -m --module-name";
+        let inventory = "--playbook-dir --list --host --graph -y --yaml --toml --vars --export --output";
+        let doc = "-M --module-path --playbook-dir -t --type -j --json -r --roles-path -e --entry-point -s --snippet \
+                   -F --list_files -l --list --metadata-dump --no-fail-on-errors -v --verbose";
+        for (name, groups) in [
+            ("run", vec![common, runs, playbook]),
+            ("exec", vec![common, runs, ad_hoc]),
+            ("inventory", vec![common, inventory]),
+            ("doc", vec![doc]),
+        ] {
+            let command = Cli::command();
+            let command = command.find_subcommand(name).expect("it is a subcommand");
+            let mut known: Vec<String> = Vec::new();
+            for arg in command.get_arguments() {
+                known.extend(arg.get_short().map(|short| format!("-{short}")));
+                known.extend(arg.get_long().map(|long| format!("--{long}")));
+                known
+                    .extend(arg.get_all_aliases().unwrap_or_default().iter().map(|long| format!("--{long}")));
+            }
+            for option in groups.iter().flat_map(|group| group.split_whitespace()) {
+                assert!(known.iter().any(|word| word == option), "`{name}` has no {option}");
+            }
+        }
+    }
+}

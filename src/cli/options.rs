@@ -17,6 +17,7 @@ pub struct Verbosity {
 /// Which hosts.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Inventory")]
+#[group(id = "InventorySources")]
 pub struct Inventory {
     /// Inventory file, directory, script, or comma-separated list of hosts; may be repeated
     #[arg(short, long, visible_alias = "inventory-file", value_name = "INVENTORY")]

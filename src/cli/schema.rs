@@ -303,7 +303,7 @@ const ACTIONS: &[&str] = &[
 
 fn module_schema(module: &Module) -> Value {
     let mut properties = Map::new();
-    for param in module.all_params().filter(|param| param.refused.is_none()) {
+    for param in super::doc::shown_params(module).filter(|param| param.refused.is_none()) {
         for name in std::iter::once(param.name).chain(param.aliases.iter().copied()) {
             properties.insert(text(name), param_schema(param));
         }

@@ -438,7 +438,7 @@ pub(super) fn error_text(result: &TaskResult) -> String {
 pub(super) fn diagnostic_text(diagnostic: &Diagnostic) -> String {
     let mut out = diagnostic.message.clone();
     if let Some(hint) = &diagnostic.hint {
-        out.push_str(if out.contains('\n') || out.len() + hint.len() > 100 { "\n" } else { ". " });
+        out.push_str(if out.contains('\n') || out.len() + hint.len() > 100 { "\n" } else { "; " });
         out.push_str(hint);
     }
     if let Some(origin) = &diagnostic.origin {

@@ -55,6 +55,7 @@ pub fn main() -> ExitCode {
             }
         }
     }
+    prune_cache();
     if let Some(cwd) = cwd
         && std::env::set_current_dir(&cwd).is_err()
     {
@@ -72,6 +73,25 @@ fn remove_own_directory(directory: Option<OsString>) {
     {
         let _ = std::fs::remove_file(&own);
         let _ = std::fs::remove_dir(&directory);
+    }
+}
+
+/// How long a runner that nobody has replaced or started may stay in the cache.
+const STALE: Duration = Duration::from_secs(60 * 24 * 3600);
+
+/// Removes runners of other versions that were stored long ago.
+fn prune_cache() {
+    let Ok(own) = std::env::current_exe() else { return };
+    let Some(cache) = own.parent().filter(|cache| cache.ends_with(".cache/setpoint")) else { return };
+    let Ok(entries) = std::fs::read_dir(cache) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let age =
+            entry.metadata().and_then(|found| found.modified()).ok().and_then(|time| time.elapsed().ok());
+        let stale = age.is_some_and(|age| age > STALE);
+        if stale && path != own && path.file_name().is_some_and(|name| is_runner_name(Path::new(name))) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 

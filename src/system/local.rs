@@ -853,3 +853,137 @@ pub(crate) fn make_private_dir(label: &str) -> Result<PathBuf> {
 fn own_home() -> PathBuf {
     std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file system of its own, which ends with the test; `None` where nothing may be mounted.
+    struct Mounted(tempfile::TempDir);
+
+    impl Mounted {
+        fn new(options: &str) -> Option<Mounted> {
+            let place = tempfile::tempdir().expect("a temporary directory");
+            let command = Command::new([
+                OsStr::new("mount"),
+                OsStr::new("-t"),
+                OsStr::new("tmpfs"),
+                OsStr::new("-o"),
+                OsStr::new(options),
+                OsStr::new("tmpfs"),
+                place.path().as_os_str(),
+            ]);
+            exec::run(&command, &[]).is_ok_and(|output| output.success()).then(|| Mounted(place))
+        }
+    }
+
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            let _ = exec::run(&Command::new([OsStr::new("umount"), self.0.path().as_os_str()]), &[]);
+        }
+    }
+
+    fn local() -> Local {
+        Local::new(Box::new(NoDepot))
+    }
+
+    fn put(local: &mut Local, path: &Path, bytes: &[u8], unsafe_writes: bool) -> Result<()> {
+        let options = WriteOptions { unsafe_writes };
+        local.write(path, &Content::Bytes(bytes.to_vec()), &Attributes::default(), options)
+    }
+
+    #[test]
+    fn a_full_disk_leaves_the_old_file_and_nothing_else() {
+        let Some(mounted) = Mounted::new("size=64k") else { return };
+        let path = mounted.0.path().join("file");
+        let mut local = local();
+        put(&mut local, &path, b"old", false).expect("there is room");
+        let error = put(&mut local, &path, &vec![1; 1 << 20], false).expect_err("there is no room");
+        assert_eq!(error.errno(), Some(libc::ENOSPC), "{error}");
+        assert_eq!(local.read(&path).expect("there"), b"old");
+        assert_eq!(local.list(mounted.0.path()).expect("there"), ["file"]);
+    }
+
+    #[test]
+    fn a_file_that_is_a_mount_point_is_written_in_place_only_if_that_is_allowed() {
+        let Some(mounted) = Mounted::new("size=1m") else { return };
+        let (path, other) = (mounted.0.path().join("file"), mounted.0.path().join("other"));
+        let mut local = local();
+        put(&mut local, &path, b"hidden", false).expect("written");
+        put(&mut local, &other, b"old", false).expect("written");
+        let bind = [OsStr::new("mount"), OsStr::new("--bind"), other.as_os_str(), path.as_os_str()];
+        assert!(exec::run(&Command::new(bind), &[]).expect("it starts").success());
+        let refused = put(&mut local, &path, b"new", false).expect_err("a rename is refused");
+        let written = put(&mut local, &path, b"new", true);
+        let now = local.read(&other);
+        let removed = local.remove(&path);
+        let unmounted = exec::run(&Command::new([OsStr::new("umount"), path.as_os_str()]), &[]);
+        assert!(unmounted.expect("it starts").success());
+        assert_eq!(refused.errno(), Some(libc::EBUSY));
+        written.expect("in place");
+        assert_eq!(now.expect("there"), b"new");
+        assert!(removed.is_err());
+    }
+
+    #[test]
+    fn a_replaced_file_hands_on_what_belongs_to_its_name() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let path = place.path().join("file");
+        let mut local = local();
+        put(&mut local, &path, b"old", false).expect("written");
+        let mut wanted = Attributes { mode: Some(0o4751), ..Attributes::default() };
+        if local.who.uid == 0 {
+            (wanted.uid, wanted.gid) = (Some(65534), Some(65534));
+        }
+        local.set_attributes(&path, &wanted, true).expect("set");
+        let labeled = rustix::fs::setxattr(&path, "user.note", b"mine", XattrFlags::empty()).is_ok();
+        put(&mut local, &path, b"new", false).expect("written");
+        let now = local.stat(&path).expect("stat").expect("there");
+        assert_eq!(now.mode, 0o4751);
+        assert!(wanted.uid.is_none_or(|uid| uid == now.uid && Some(now.gid) == wanted.gid));
+        let note = local.extended_attribute(&path, "user.note").expect("asked");
+        assert_eq!(note, labeled.then(|| b"mine".to_vec()));
+    }
+
+    #[test]
+    fn holes_stay_holes_and_names_need_not_be_text() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let (from, to) = (place.path().join(OsStr::from_bytes(b"fr\xffom")), place.path().join("to"));
+        let mut file = File::create(&from).expect("made");
+        file.set_len(64 << 20).expect("set");
+        file.seek(SeekFrom::Start(10 << 20)).expect("sought");
+        file.write_all(b"data").expect("written");
+        drop(file);
+        let mut local = local();
+        let options = WriteOptions::default();
+        local.write(&to, &Content::File(from.clone()), &Attributes::default(), options).expect("copied");
+        let digest = |local: &mut Local, path: &Path| local.digest(path, Algorithm::Sha256).expect("read");
+        assert_eq!(digest(&mut local, &to), digest(&mut local, &from));
+        let copied = local.stat(&to).expect("stat").expect("there");
+        let original = local.stat(&from).expect("stat").expect("there");
+        assert!(copied.blocks <= original.blocks.max(64), "{} blocks", copied.blocks);
+        assert_eq!(local.list(place.path()).expect("listed").len(), 2);
+    }
+
+    #[test]
+    fn removal_follows_no_link_and_crosses_no_mount() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let (tree, outside) = (place.path().join("tree"), place.path().join("outside"));
+        fs::create_dir_all(tree.join("a/b")).expect("made");
+        fs::create_dir(&outside).expect("made");
+        fs::write(outside.join("file"), "x").expect("written");
+        std::os::unix::fs::symlink(&outside, tree.join("a/link")).expect("linked");
+        let mut local = local();
+        local.remove(&tree).expect("removed");
+        assert!(!tree.exists() && outside.join("file").exists());
+        if let Some(mounted) = Mounted::new("size=1m") {
+            let parent = mounted.0.path().parent().expect("a parent").to_path_buf();
+            fs::write(mounted.0.path().join("kept"), "x").expect("written");
+            let name = mounted.0.path().file_name().expect("a name").to_os_string();
+            let directory = open_dir(&parent, &parent, "remove").expect("opened");
+            let device = fs::metadata(&parent).expect("there").dev();
+            assert!(remove_tree(directory.as_fd(), &name, device, mounted.0.path()).is_err());
+            assert!(mounted.0.path().join("kept").exists());
+        }
+    }
+}
