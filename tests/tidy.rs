@@ -44,7 +44,7 @@ fn arrows_point_down() {
     let allowed: &[(&str, &[&str])] = &[
         ("value", &[]),
         ("diagnostic", &["value"]),
-        ("system", &["value"]),
+        ("system", &["value", "protocol"]),
         ("module", &["value", "diagnostic", "system"]),
         ("protocol", &["value", "system"]),
         ("runner", &["value", "diagnostic", "system", "module", "protocol"]),
