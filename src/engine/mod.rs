@@ -436,6 +436,11 @@ impl Engine {
         false
     }
 
+    /// Ctrl-C was pressed.
+    fn is_interrupted(&self) -> bool {
+        self.interrupt.load(Ordering::Relaxed) >= 1
+    }
+
     fn stopping(&self) -> bool {
         self.interrupt.load(Ordering::Relaxed) >= 1 || self.pending_stop.is_some()
     }

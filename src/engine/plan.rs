@@ -707,7 +707,17 @@ impl Planner<'_> {
         let timeout = self
             .number(self.task.keywords.timeout.as_ref(), "timeout", &bound)?
             .filter(|seconds| *seconds > 0.0);
-        let detach = (flags.detach > 0).then(|| Async { job: self.shared.new_job(), limit: flags.detach });
+        // A job that is waited for needs no detaching: the channel stays open, and its limit is a time limit.
+        let waited = flags.detach > 0 && flags.poll != Some(0.0);
+        let detach =
+            (flags.detach > 0 && !waited).then(|| Async { job: self.shared.new_job(), limit: flags.detach });
+        let timeout = if waited {
+            #[expect(clippy::cast_precision_loss, reason = "a limit in seconds is small")]
+            let limit = flags.detach as f64;
+            Some(timeout.map_or(limit, |timeout| timeout.min(limit)))
+        } else {
+            timeout
+        };
         let call = Call {
             module: module.name.to_string(),
             args: Value::map(prepared.args),

@@ -192,6 +192,17 @@ impl<'e> PlayRun<'e> {
             }
             ready = (0..self.groups.len()).filter(|group| !self.groups[*group].done).collect();
         }
+        if self.engine.is_interrupted() {
+            let left: Vec<(Arc<str>, String)> = (0..self.hosts.len())
+                .filter(|host| self.hosts[*host].is_active())
+                .filter_map(|host| {
+                    let (task, _) = self.hosts[host].cursor.clone().peek()?;
+                    Some((self.hosts[host].name.clone(), self.planner(&task, host).info(false).title.clone()))
+                })
+                .collect();
+            self.engine.tell(Event::Interrupted { left });
+            return Err(Stop::Interrupted);
+        }
         let of = |state: HostState| {
             self.hosts
                 .iter()
@@ -619,7 +630,11 @@ impl<'e> PlayRun<'e> {
         TaskResult {
             host: self.hosts[job.host].name.clone(),
             task: step.info.clone(),
-            delegate: item.delegate.as_ref().map(|(_, shown)| shown.clone()),
+            delegate: item
+                .delegate
+                .as_ref()
+                .filter(|(name, _)| *name != self.hosts[job.host].name)
+                .map(|(_, shown)| shown.clone()),
             verdict: outcome.verdict,
             ignored: false,
             rescued: false,
