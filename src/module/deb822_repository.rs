@@ -43,7 +43,7 @@ pub const MODULE: Module = Module {
         Param::new("date_max_future", Type::Int, "Seconds that the lists may be from the future."),
         Param::new("inrelease_path", Type::Str, "Where the signed list is."),
         Param::new("pdiffs", Type::Bool, "Fetch differences of lists."),
-        Param::new("mode", Type::Raw, "Permissions of the file.").default("'0644'"),
+        Param::new("mode", Type::Raw, "Permissions of the file.").default("0644"),
     ],
     returns: &[("repo", "The file's content."), ("dest", "The file."), ("key_filename", "The key's file.")],
     run,

@@ -23,12 +23,11 @@ pub mod blockinfile;
 pub mod capabilities;
 pub mod clock;
 pub mod command;
-#[cfg(test)]
-pub(crate) mod contract;
 pub mod copy;
 pub mod cron;
 pub mod deb822_repository;
-mod dpkg;
+pub mod dnf;
+pub mod dpkg_selections;
 pub mod facts;
 pub mod fetch;
 pub mod file;
@@ -47,6 +46,7 @@ pub mod lineinfile;
 pub mod modprobe;
 pub mod mount;
 pub mod package;
+pub mod package_facts;
 pub mod pam_limits;
 pub mod patch;
 pub mod ping;
@@ -68,6 +68,9 @@ pub mod unarchive;
 pub mod uri;
 pub mod user;
 pub mod wait_for;
+#[cfg(test)]
+pub(crate) mod contract;
+mod dpkg;
 
 /// What a module's verdict depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
