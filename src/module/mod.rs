@@ -23,10 +23,13 @@ pub mod blockinfile;
 pub mod capabilities;
 pub mod clock;
 pub mod command;
+#[cfg(test)]
+pub(crate) mod contract;
 pub mod copy;
 pub mod cron;
 pub mod deb822_repository;
 pub mod dnf;
+mod dpkg;
 pub mod dpkg_selections;
 pub mod facts;
 pub mod fetch;
@@ -68,9 +71,6 @@ pub mod unarchive;
 pub mod uri;
 pub mod user;
 pub mod wait_for;
-#[cfg(test)]
-pub(crate) mod contract;
-mod dpkg;
 
 /// What a module's verdict depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
