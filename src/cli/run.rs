@@ -113,6 +113,9 @@ pub fn run(args: &Run, console: &mut Console) -> Result<Exit, Failure> {
 /// # Errors
 /// A file is missing, a value does not fit, a password can't be had.
 pub fn prepare(args: &Run, console: &mut Console) -> Result<Prepared, Failure> {
+    if args.step {
+        return Err(Failure::unsupported("--step", "run with --start-at-task, --tags or --check instead"));
+    }
     for playbook in &args.playbooks {
         if !playbook.exists() {
             return Err(Failure::error(format!("the playbook {} could not be found", playbook.display())));
