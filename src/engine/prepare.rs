@@ -59,8 +59,6 @@ pub fn prepare(
         "unarchive" => (preparation.controller_source(args, "files", "copy", true)?, None),
         "assemble" => (preparation.assemble(args)?, None),
         "patch" => (preparation.controller_source(args, "files", "", true)?, None),
-        "authorized_key" => (preparation.authorized_key(args)?, None),
-        "apt_key" | "deb822_repository" | "rpm_key" => (args, None),
         "fetch" => {
             let dest = preparation.fetch_destination(&args)?;
             (args, Some(After::Fetch { dest }))
@@ -314,11 +312,6 @@ impl Preparation<'_> {
         }
         args.insert(Value::str("_blob"), blob_value(&self.shared.blobs.bytes(&content)));
         args.insert(Value::str("_basename"), Value::str(basename(&dir)));
-        Ok(args)
-    }
-
-    /// `key:` may be a URL, which the host's module refuses; nothing else is to be done here.
-    fn authorized_key(&self, args: Map) -> Result<Map, PlanError> {
         Ok(args)
     }
 

@@ -70,8 +70,6 @@ struct Job {
     attempt: u64,
     /// Not before this time.
     not_before: Option<Instant>,
-    /// It has been sent.
-    sent: bool,
     done: bool,
     started: Instant,
     /// What an action of the engine's remembers between two looks.
@@ -339,7 +337,6 @@ impl<'e> PlayRun<'e> {
                 outcomes: Vec::new(),
                 attempt: 1,
                 not_before: None,
-                sent: false,
                 done: false,
                 started: now,
                 memory: Map::new(),
@@ -506,7 +503,6 @@ impl<'e> PlayRun<'e> {
                         _ => {
                             if !ahead.in_flight() {
                                 self.dispatch(step, host);
-                                job.sent = true;
                                 if self.hosts[host].since.is_none() {
                                     self.hosts[host].since = Some(Instant::now());
                                 }
@@ -1783,7 +1779,6 @@ impl Job {
             outcomes: Vec::new(),
             attempt: 1,
             not_before: None,
-            sent: false,
             done: true,
             started: Instant::now(),
             memory: Map::new(),
