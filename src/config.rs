@@ -381,6 +381,8 @@ pub struct Settings {
     pub log_path: Option<PathBuf>,
     /// URL or path of the state store; `None`: the default place.
     pub state: Option<String>,
+    /// Days for which the state store keeps runs and audits; 0: for ever.
+    pub state_keep: u64,
     /// Most tasks that are sent ahead to a host; 0: the engine chooses.
     pub window: usize,
     /// How runs are told.
@@ -877,6 +879,7 @@ fn typed(table: &Table<'_>) -> Settings {
         verbosity: u8::try_from(table.number("DEFAULT_VERBOSITY")).unwrap_or(u8::MAX),
         log_path: table.path("DEFAULT_LOG_PATH"),
         state: table.text("SETPOINT_STATE"),
+        state_keep: table.number("SETPOINT_STATE_KEEP"),
         window: table.size("SETPOINT_WINDOW"),
         display: display(table),
     }

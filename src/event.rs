@@ -123,6 +123,10 @@ pub enum Event {
         changes: Vec<Change>,
         /// What it found or left right.
         applied: Vec<Applied>,
+        /// How the host was reached, and as whom.
+        login: Login,
+        /// The task hides what it does (`no_log`).
+        hidden: bool,
     },
     /// The run was interrupted; what was left undone.
     Interrupted {
@@ -157,6 +161,19 @@ pub struct TaskInfo {
     pub check: bool,
     /// The task's rendered arguments may be shown (no `no_log`).
     pub args: Option<Value>,
+}
+
+/// How a host was reached and as whom, so that an audit without a playbook can look with the same eyes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Login {
+    /// Kind of connection: `ssh`, `local`, …
+    pub connection: String,
+    /// User who logged in, if one was named.
+    pub user: Option<String>,
+    /// Method by which another user was become.
+    pub become_method: Option<String>,
+    /// That user.
+    pub become_user: Option<String>,
 }
 
 /// What became of a task on a host.

@@ -24,6 +24,8 @@ pub mod runner;
 pub mod session;
 #[cfg(feature = "controller")]
 pub mod source;
+#[cfg(feature = "controller")]
+pub mod state;
 pub mod system;
 #[cfg(feature = "controller")]
 pub mod template;

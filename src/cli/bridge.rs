@@ -7,11 +7,12 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::prompter::TerminalPrompter;
 use super::run::Prepared;
-use super::{Console, look};
+use super::{Console, look, state};
 use crate::engine::options::AdHoc;
 use crate::engine::{Engine, Interrupt, Parts, RunEnd, Stop};
 use crate::playbook::loader::LoadContext;
 use crate::playbook::{Item, Keywords, Play, Playbook, Task};
+use crate::state::RunKind;
 use crate::value::{Map, Origin, Value};
 
 /// Runs playbooks.
@@ -38,7 +39,25 @@ pub(super) fn run(prepared: Prepared, console: &mut Console, detailed: bool) -> 
     if !errors.is_empty() {
         return Err(Failure::parse(errors));
     }
-    end(engine.run(&loaded), detailed, check)
+    let kind = if check { RunKind::Check } else { RunKind::Run };
+    recorded(&mut engine, kind, console, |engine| engine.run(&loaded), detailed, check)
+}
+
+/// Lets the engine run while the state store listens.
+fn recorded(
+    engine: &mut Engine,
+    kind: RunKind,
+    console: &Console,
+    act: impl FnOnce(&mut Engine) -> Result<RunEnd, Stop>,
+    detailed: bool,
+    check: bool,
+) -> Result<Exit, Failure> {
+    let recording = state::record(engine, kind, None, console);
+    let outcome = act(engine);
+    if let Some(recording) = recording {
+        state::finish(recording, &outcome, console);
+    }
+    end(outcome, detailed, check)
 }
 
 /// Runs one task.
@@ -62,7 +81,8 @@ pub(super) fn exec(
             .map_err(Failure::parse)?
     };
     let playbook = Playbook { path: PathBuf::from("exec"), plays: vec![Arc::new(play(ad_hoc, task))] };
-    end(engine.run(&[playbook]), detailed, check)
+    let kind = if check { RunKind::Check } else { RunKind::Exec };
+    recorded(&mut engine, kind, console, |engine| engine.run(&[playbook]), detailed, check)
 }
 
 fn engine(prepared: Prepared, console: &mut Console) -> Result<Engine, Failure> {

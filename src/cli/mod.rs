@@ -21,6 +21,7 @@ pub mod exec;
 pub mod exit;
 pub mod extra_vars;
 pub mod failure;
+pub mod history;
 pub mod inventory;
 mod look;
 pub mod options;
@@ -28,6 +29,7 @@ mod prompter;
 pub mod run;
 pub mod schema;
 pub mod secrets;
+mod state;
 pub mod vault;
 
 use exit::Exit;
@@ -55,6 +57,7 @@ pub enum Command {
     Run(run::Run),
     Demo(demo::Demo),
     Exec(exec::Exec),
+    History(history::History),
     Inventory(inventory::Inventory),
     Vault(vault::Vault),
     Doc(doc::Doc),
@@ -101,6 +104,7 @@ fn dispatch(command: &Command, console: &mut Console) -> Result<Exit, Failure> {
         Command::Run(args) => run::run(args, console),
         Command::Demo(args) => demo::run(args, console),
         Command::Exec(args) => exec::run(args, console),
+        Command::History(args) => history::run(args, console),
         Command::Inventory(args) => inventory::run(args, console),
         Command::Vault(args) => vault::run(args, console),
         Command::Doc(args) => doc::run(args, console),

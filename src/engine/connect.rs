@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use crate::engine::plan::{Bound, PlanError, Planner, failed};
 use crate::engine::shared::lock;
+use crate::event::Login;
 use crate::template::TemplateError;
-use crate::transport::{Become, Method, Secret, Target};
+use crate::transport::{Become, Kind, Method, Secret, Target};
 use crate::value::{Value, Vars};
 use crate::vars::{HostVars, Scope};
 
@@ -21,6 +22,26 @@ pub struct Machine {
     pub target: Arc<Target>,
     /// Where it is: hosts with equal places are (or may be) the same machine.
     pub place: String,
+}
+
+impl Machine {
+    /// How it is reached, as the state store keeps it: without passwords and keys.
+    pub fn login(&self, identity: Option<&Become>) -> Login {
+        Login {
+            connection: match self.target.kind {
+                Kind::Ssh => "ssh",
+                Kind::OpenSsh => "openssh",
+                Kind::Local => "local",
+                Kind::Docker { podman: true } => "podman",
+                Kind::Docker { podman: false } => "docker",
+                Kind::Chroot => "chroot",
+            }
+            .to_string(),
+            user: self.target.user.clone(),
+            become_method: identity.map(|identity| identity.method.program().to_string()),
+            become_user: identity.map(|identity| identity.user.clone()),
+        }
+    }
 }
 
 /// All machines of a run.

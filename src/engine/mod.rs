@@ -224,6 +224,16 @@ impl Engine {
         })
     }
 
+    /// Name of this run, under which hosts keep prior states.
+    pub fn run_id(&self) -> &str {
+        &self.shared.run_id
+    }
+
+    /// Tells one more listener of everything that happens from now on.
+    pub fn listen(&mut self, listener: Box<dyn Listener>) {
+        self.listeners.push(listener);
+    }
+
     /// Reads a playbook with all that it imports.
     ///
     /// # Errors

@@ -1201,11 +1201,14 @@ impl<'e> PlayRun<'e> {
                 .as_ref()
                 .map_or_else(|| self.hosts[job.host].name.clone(), |(name, _)| name.clone());
             if !report.changes.is_empty() || !report.applied.is_empty() {
+                let hidden = self.front(job.host).is_some_and(|ahead| ahead.planned.flags.no_log);
                 self.engine.tell(Event::Recorded {
                     host,
                     task: step.info.clone(),
                     changes: report.changes,
                     applied: report.applied,
+                    login: remote.machine.login(remote.identity.as_deref()),
+                    hidden,
                 });
             }
         }

@@ -1,0 +1,180 @@
+//! What the store asks of a database: a handful of operations over rows of plain cells, so that the same
+//! queries run on every kind.
+//!
+//! Queries name their parameters `$1`, `$2`, … in the order in which they first appear, and use only what
+//! SQLite and PostgreSQL both understand.
+
+use super::StoreError;
+
+/// One value of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// Nothing.
+    Null,
+    /// A whole number; also times (milliseconds since the epoch) and flags (0, 1).
+    Int(i64),
+    /// Text.
+    Text(String),
+}
+
+impl Cell {
+    /// The text; empty if there is none.
+    pub fn text(&self) -> &str {
+        match self {
+            Cell::Text(text) => text,
+            _ => "",
+        }
+    }
+
+    /// The text, if there is one.
+    pub fn maybe(&self) -> Option<String> {
+        match self {
+            Cell::Text(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    /// The number; 0 if there is none.
+    pub fn int(&self) -> i64 {
+        match self {
+            Cell::Int(number) => *number,
+            _ => 0,
+        }
+    }
+
+    /// The number, if there is one.
+    pub fn maybe_int(&self) -> Option<i64> {
+        match self {
+            Cell::Int(number) => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Cell {
+        // PostgreSQL has no NUL in text; a name with one can't be that of anything on a host.
+        Cell::Text(if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text.to_string() })
+    }
+}
+
+impl From<&String> for Cell {
+    fn from(text: &String) -> Cell {
+        text.as_str().into()
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Cell {
+        text.as_str().into()
+    }
+}
+
+impl From<i64> for Cell {
+    fn from(number: i64) -> Cell {
+        Cell::Int(number)
+    }
+}
+
+impl From<u64> for Cell {
+    fn from(number: u64) -> Cell {
+        Cell::Int(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<u32> for Cell {
+    fn from(number: u32) -> Cell {
+        Cell::Int(i64::from(number))
+    }
+}
+
+impl From<bool> for Cell {
+    fn from(flag: bool) -> Cell {
+        Cell::Int(i64::from(flag))
+    }
+}
+
+impl<T: Into<Cell>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Cell {
+        value.map_or(Cell::Null, Into::into)
+    }
+}
+
+/// Rows to be put into a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Insert {
+    /// The table.
+    pub table: &'static str,
+    /// Its columns, in the order of the cells.
+    pub columns: &'static [&'static str],
+    /// What follows the values: `on conflict (…) do …`.
+    pub conflict: &'static str,
+}
+
+impl Insert {
+    /// The statement for so many rows at once.
+    pub fn statement(&self, rows: usize) -> String {
+        let width = self.columns.len();
+        let tuples: Vec<String> = (0..rows)
+            .map(|row| {
+                let marks: Vec<String> =
+                    (0..width).map(|column| format!("${}", row * width + column + 1)).collect();
+                format!("({})", marks.join(", "))
+            })
+            .collect();
+        format!(
+            "insert into {} ({}) values {} {}",
+            self.table,
+            self.columns.join(", "),
+            tuples.join(", "),
+            self.conflict
+        )
+    }
+}
+
+/// A database.
+pub trait Backend: Send {
+    /// What it is, for messages.
+    fn name(&self) -> String;
+
+    /// Runs statements that take no parameters and return nothing.
+    ///
+    /// # Errors
+    /// What the database says.
+    fn batch(&mut self, sql: &str) -> Result<(), StoreError>;
+
+    /// Runs one statement; returns how many rows it touched.
+    ///
+    /// # Errors
+    /// What the database says.
+    fn execute(&mut self, sql: &str, cells: &[Cell]) -> Result<u64, StoreError>;
+
+    /// Hands each row of a query's answer to `row`, without holding all of them.
+    ///
+    /// # Errors
+    /// What the database says, or `row`.
+    fn query(
+        &mut self,
+        sql: &str,
+        cells: &[Cell],
+        row: &mut dyn FnMut(&[Cell]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>;
+
+    /// Puts rows into a table.
+    ///
+    /// # Errors
+    /// What the database says.
+    fn insert(&mut self, into: &Insert, rows: &[Vec<Cell>]) -> Result<(), StoreError>;
+
+    /// Whether there is a table of that name.
+    ///
+    /// # Errors
+    /// What the database says.
+    fn has_table(&mut self, name: &str) -> Result<bool, StoreError>;
+
+    /// Begins a transaction that will write.
+    ///
+    /// # Errors
+    /// Somebody else writes for too long.
+    fn begin(&mut self) -> Result<(), StoreError>;
+}

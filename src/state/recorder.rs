@@ -1,0 +1,483 @@
+//! Writes a run into the store while it goes on: listens to events, and hands what they say to a thread of
+//! its own, which writes in batches. The run never waits for the disk.
+//!
+//! What a failure of the store means for the run is: nothing. It is said once, and the run goes on.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::commit;
+use super::resource;
+use super::store::Store;
+use super::{
+    Applied, NewRun, Owed, Prior, RunHost, RunKind, Stats, Status, StoreError, TaskOutcome, TaskRef, now,
+};
+use crate::event::{Event, HostStats, Listener, Login, TaskInfo, Verdict};
+use crate::system;
+use crate::value::Value;
+
+/// How long what happened may wait to be written.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How often it is said that the run goes on.
+const HEARTBEAT: Duration = Duration::from_secs(20);
+
+/// Rows of one transaction, at most.
+const BATCH: usize = 5_000;
+
+/// What the thread is told.
+enum Message {
+    Playbook(String),
+    Play(String),
+    Result { host: Arc<str>, task: Arc<TaskInfo>, verdict: Verdict, ignored: bool, millis: u64 },
+    Recorded(Box<Recorded>),
+    Notified { host: Arc<str>, handler: String },
+    Interrupted,
+    Recap(Vec<(Arc<str>, HostStats)>),
+    End(Status),
+}
+
+struct Recorded {
+    host: Arc<str>,
+    task: Arc<TaskInfo>,
+    changes: Vec<Changed>,
+    applied: Vec<system::Applied>,
+    login: Login,
+    hidden: bool,
+}
+
+/// A change without the texts of its diff.
+struct Changed {
+    kind: String,
+    id: String,
+    before: Value,
+    after: Value,
+    sensitive: bool,
+}
+
+/// Listens to a run and writes it into the store.
+pub struct Recorder {
+    to: Sender<Message>,
+}
+
+/// The other end of a [`Recorder`]: says how the run ended, and waits until all is written.
+pub struct Ending {
+    to: Sender<Message>,
+    thread: Option<JoinHandle<Option<StoreError>>>,
+}
+
+impl Recorder {
+    /// Begins to record a run. Both halves must be kept until it is over.
+    ///
+    /// # Errors
+    /// The store can't be written to.
+    pub fn start(mut store: Store, run: NewRun) -> Result<(Recorder, Ending), StoreError> {
+        store.begin_run(&run)?;
+        let (to, from) = channel();
+        let thread = std::thread::Builder::new()
+            .name("recorder".into())
+            .spawn(move || Writer::new(store, run).work(&from))
+            .map_err(|error| StoreError::Place(format!("there is no thread for the state store: {error}")))?;
+        Ok((Recorder { to: to.clone() }, Ending { to, thread: Some(thread) }))
+    }
+
+    fn tell(&self, message: Message) {
+        // The thread that writes has said why it ended, or will.
+        let _ = self.to.send(message);
+    }
+}
+
+impl Ending {
+    /// Says how the run ended, and waits until everything is written. Returns what went wrong with the store.
+    pub fn finish(mut self, status: Status) -> Option<StoreError> {
+        let _ = self.to.send(Message::End(status));
+        self.thread.take().and_then(|thread| thread.join().unwrap_or(None))
+    }
+}
+
+impl Listener for Recorder {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::PlaybookStarted { path } => self.tell(Message::Playbook(path.clone())),
+            Event::PlayStarted { name, .. } => self.tell(Message::Play(name.clone())),
+            Event::Result(result) => self.tell(Message::Result {
+                host: result.host.clone(),
+                task: result.task.clone(),
+                verdict: result.verdict,
+                ignored: result.ignored || result.rescued,
+                millis: result.millis,
+            }),
+            Event::Recorded { host, task, changes, applied, login, hidden } => {
+                let changes = changes.iter().map(|change| Changed {
+                    kind: change.kind.clone(),
+                    id: change.id.clone(),
+                    before: change.before.clone(),
+                    after: change.after.clone(),
+                    sensitive: change.sensitive,
+                });
+                self.tell(Message::Recorded(Box::new(Recorded {
+                    host: host.clone(),
+                    task: task.clone(),
+                    changes: changes.collect(),
+                    applied: applied.clone(),
+                    login: login.clone(),
+                    hidden: *hidden,
+                })));
+            }
+            Event::Notified { handler, host } => {
+                self.tell(Message::Notified { host: host.clone(), handler: handler.clone() });
+            }
+            Event::Interrupted { .. } => self.tell(Message::Interrupted),
+            Event::Recap { stats } => self.tell(Message::Recap(stats.clone())),
+            _ => {}
+        }
+    }
+}
+
+/// What is remembered of a resource of this run, for when another task works on it too.
+struct Seen {
+    task: Arc<TaskInfo>,
+    also: Vec<TaskRef>,
+    state: Value,
+    changed: bool,
+}
+
+/// The thread that writes.
+struct Writer {
+    store: Store,
+    run: NewRun,
+    seq: u64,
+    playbook: String,
+    play: String,
+    recap: Vec<RunHost>,
+    interrupted: bool,
+    /// Tasks by their number in the run; true once noted in the store.
+    tasks: HashMap<u64, TaskRef>,
+    noted: HashSet<i64>,
+    results: Vec<TaskOutcome>,
+    priors: Vec<Prior>,
+    applied: HashMap<(Arc<str>, String, String), Applied>,
+    /// Directories and files that were removed, with what was below them.
+    removed: Vec<(Arc<str>, String)>,
+    seen: HashMap<u64, Seen>,
+    owe: Vec<Owed>,
+    settle: Vec<Owed>,
+}
+
+impl Writer {
+    fn new(store: Store, run: NewRun) -> Writer {
+        Writer {
+            store,
+            run,
+            seq: 0,
+            playbook: String::new(),
+            play: String::new(),
+            recap: Vec::new(),
+            interrupted: false,
+            tasks: HashMap::new(),
+            noted: HashSet::new(),
+            results: Vec::new(),
+            priors: Vec::new(),
+            applied: HashMap::new(),
+            removed: Vec::new(),
+            seen: HashMap::new(),
+            owe: Vec::new(),
+            settle: Vec::new(),
+        }
+    }
+
+    /// Writes until the run is over; returns why the store could not be written to, if it could not.
+    fn work(mut self, from: &Receiver<Message>) -> Option<StoreError> {
+        if let Some(playbook) = self.run.playbooks.first()
+            && let Some(commit) = commit::of(Path::new(playbook))
+            && let Err(error) = self.store.set_commit(&self.run.id, &commit.id, commit.dirty)
+        {
+            return Some(error);
+        }
+        let mut beat = Instant::now();
+        let mut flushed = Instant::now();
+        loop {
+            let status = match from.recv_timeout(PATIENCE) {
+                Ok(Message::End(status)) => Some(status),
+                Ok(message) => {
+                    self.take(message);
+                    None
+                }
+                Err(RecvTimeoutError::Timeout) => None,
+                // The run ended without a word.
+                Err(RecvTimeoutError::Disconnected) => Some(Status::Error),
+            };
+            if (flushed.elapsed() >= PATIENCE || self.waiting() >= BATCH || status.is_some())
+                && self.waiting() > 0
+            {
+                if let Err(error) = self.flush() {
+                    return Some(error);
+                }
+                flushed = Instant::now();
+            }
+            if beat.elapsed() >= HEARTBEAT {
+                // The next one may get through.
+                let _ = self.store.heartbeat(&self.run.id);
+                beat = Instant::now();
+            }
+            if let Some(status) = status {
+                let status = if self.interrupted { Status::Interrupted } else { status };
+                return self.store.end_run(&self.run.id, status, &self.recap).err();
+            }
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.results.len()
+            + self.priors.len()
+            + self.applied.len()
+            + self.owe.len()
+            + self.settle.len()
+            + self.removed.len()
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Playbook(path) => self.playbook = absolute(&path),
+            Message::Play(name) => self.play = name,
+            Message::Result { host, task, verdict, ignored, millis } => {
+                self.result(host, &task, verdict, ignored, millis);
+            }
+            Message::Recorded(recorded) => self.recorded(*recorded),
+            Message::Notified { host, handler } => {
+                if self.changes_things() {
+                    let owed = self.owed(&host, handler);
+                    self.settle.retain(|settled| !same_debt(settled, &owed));
+                    self.owe.push(owed);
+                }
+            }
+            Message::Interrupted => self.interrupted = true,
+            Message::Recap(stats) => self.recap = stats.into_iter().map(run_host).collect(),
+            Message::End(_) => {}
+        }
+    }
+
+    /// Whether the run is no dry run.
+    fn changes_things(&self) -> bool {
+        self.run.kind != RunKind::Check
+    }
+
+    fn owed(&self, host: &str, handler: String) -> Owed {
+        Owed {
+            host: host.to_string(),
+            playbook: self.playbook.clone(),
+            play: self.play.clone(),
+            handler,
+            run: self.run.id.clone(),
+            since: now(),
+        }
+    }
+
+    fn result(&mut self, host: Arc<str>, task: &Arc<TaskInfo>, verdict: Verdict, ignored: bool, millis: u64) {
+        if task.handler
+            && self.changes_things()
+            && matches!(verdict, Verdict::Ok | Verdict::Changed | Verdict::Skipped)
+        {
+            let settled = self.owed(&host, task.name.clone());
+            self.owe.retain(|owed| !same_debt(owed, &settled));
+            self.settle.push(settled);
+        }
+        let seq = self.next();
+        let task = self.task(task);
+        self.results.push(TaskOutcome {
+            seq,
+            host: host.to_string(),
+            task,
+            verdict: verdict_name(verdict).to_string(),
+            ignored,
+            millis,
+        });
+    }
+
+    fn next(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    fn task(&mut self, info: &Arc<TaskInfo>) -> TaskRef {
+        let directory = &self.run.directory;
+        self.tasks.entry(info.id).or_insert_with(|| task_ref(info, directory)).clone()
+    }
+
+    fn recorded(&mut self, recorded: Recorded) {
+        let Recorded { host, task: info, changes, applied, login, hidden } = recorded;
+        if !self.changes_things() || info.check {
+            return;
+        }
+        let task = self.task(&info);
+        let mut changed: HashSet<(String, String)> = HashSet::new();
+        let mut sensitive: HashSet<(String, String)> = HashSet::new();
+        for change in changes {
+            let key = (resource::kind(&change.kind).to_string(), change.id.clone());
+            if change.sensitive {
+                sensitive.insert(key.clone());
+            }
+            changed.insert(key);
+            if resource::is_path(&change.kind) && change.after.is_null() {
+                self.removed.push((host.clone(), change.id.clone()));
+            }
+            let sealed = hidden || change.sensitive;
+            let side = |value: Value| if sealed { Value::Null } else { value };
+            let seq = self.next();
+            self.priors.push(Prior {
+                run: self.run.id.clone(),
+                seq,
+                host: host.to_string(),
+                task: task.clone(),
+                kind: change.kind,
+                id: change.id,
+                before: side(change.before),
+                after: side(change.after),
+                sealed,
+            });
+        }
+        for one in applied {
+            let (kind, state) = resource::normal(&one.kind, &one.state);
+            let key = (kind.to_string(), one.id.clone());
+            let sealed = hidden || sensitive.contains(&key);
+            let was_changed = changed.contains(&key);
+            let (also, state, was_changed) = self.merge(&host, &key, &info, state, was_changed);
+            self.applied.insert(
+                (host.clone(), key.0.clone(), key.1.clone()),
+                Applied {
+                    host: host.to_string(),
+                    kind: key.0,
+                    id: key.1,
+                    state,
+                    sealed,
+                    task: task.clone(),
+                    also,
+                    playbook: self.playbook.clone(),
+                    play: self.play.clone(),
+                    login: login.clone(),
+                    run: self.run.id.clone(),
+                    recorded: now(),
+                    changed_run: was_changed.then(|| self.run.id.clone()),
+                    origin: "run".into(),
+                },
+            );
+        }
+    }
+
+    /// What other tasks of this run have said of the same resource: the properties that they manage and this
+    /// one does not, and who they are.
+    fn merge(
+        &mut self,
+        host: &str,
+        key: &(String, String),
+        info: &Arc<TaskInfo>,
+        state: Value,
+        changed: bool,
+    ) -> (Vec<TaskRef>, Value, bool) {
+        let mut hasher = DefaultHasher::new();
+        (host, key).hash(&mut hasher);
+        let number = hasher.finish();
+        let directory = &self.run.directory;
+        let seen = match self.seen.remove(&number) {
+            None => Seen { task: info.clone(), also: Vec::new(), state, changed },
+            Some(mut earlier) => {
+                if earlier.task.id != info.id {
+                    let other = task_ref(&earlier.task, directory);
+                    earlier.also.retain(|task| *task != other);
+                    earlier.also.push(other);
+                }
+                let state = resource::merge(&key.0, &earlier.state, state);
+                Seen { task: info.clone(), also: earlier.also, state, changed: changed || earlier.changed }
+            }
+        };
+        let out = (seen.also.clone(), seen.state.clone(), seen.changed);
+        self.seen.insert(number, seen);
+        out
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        let results = std::mem::take(&mut self.results);
+        let priors = std::mem::take(&mut self.priors);
+        let applied = std::mem::take(&mut self.applied);
+        let removed = std::mem::take(&mut self.removed);
+        let owe = std::mem::take(&mut self.owe);
+        let settle = std::mem::take(&mut self.settle);
+        let mut tasks: Vec<&TaskRef> = Vec::new();
+        let used = results.iter().map(|one| &one.task).chain(priors.iter().map(|one| &one.task));
+        for task in used.chain(applied.values().map(|one| &one.task)) {
+            if self.noted.insert(task.number()) {
+                tasks.push(task);
+            }
+        }
+        let run = self.run.id.clone();
+        self.store.within(|store| {
+            store.note_tasks(tasks)?;
+            store.record_results(&run, &results)?;
+            store.record_prior(&priors)?;
+            for (host, path) in &removed {
+                store.forget_below(host, path)?;
+            }
+            store.record_applied(applied.values())?;
+            for one in &settle {
+                store.settle_owed(&one.host, &one.playbook, &one.play, &one.handler)?;
+            }
+            store.owe(&owe)
+        })
+    }
+}
+
+fn same_debt(one: &Owed, other: &Owed) -> bool {
+    one.host == other.host
+        && one.playbook == other.playbook
+        && one.play == other.play
+        && one.handler == other.handler
+}
+
+fn run_host((host, stats): (Arc<str>, HostStats)) -> RunHost {
+    RunHost {
+        host: host.to_string(),
+        stats: Stats {
+            ok: stats.ok,
+            changed: stats.changed,
+            unreachable: stats.unreachable,
+            failed: stats.failed,
+            skipped: stats.skipped,
+            rescued: stats.rescued,
+            ignored: stats.ignored,
+        },
+    }
+}
+
+fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "ok",
+        Verdict::Changed => "changed",
+        Verdict::Skipped => "skipped",
+        Verdict::Failed => "failed",
+        Verdict::Unreachable => "unreachable",
+    }
+}
+
+/// A path that means the same from everywhere.
+pub fn absolute(path: &str) -> String {
+    std::fs::canonicalize(path).unwrap_or_else(|_| PathBuf::from(path)).to_string_lossy().into_owned()
+}
+
+/// A task as the store names it: its file relative to the run's directory where it is below that.
+pub fn task_ref(info: &TaskInfo, directory: &str) -> TaskRef {
+    let file = info.origin.file.as_ref();
+    let file = Path::new(file).strip_prefix(directory).map_or(file.into(), |short| short.to_string_lossy());
+    TaskRef {
+        file: file.trim_start_matches("./").to_string(),
+        line: info.origin.line,
+        title: info.title.clone(),
+        role: info.role.clone(),
+        action: info.action.clone(),
+        handler: info.handler,
+    }
+}
