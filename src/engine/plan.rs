@@ -670,13 +670,22 @@ impl Planner<'_> {
                 connect::Reached { name: self.host.name.clone(), vars: self.host.clone(), delegated: false }
             }
         };
-        let machine = connect::machine(self, &scope, &bound, &reached)?;
-        let identity = connect::identity(self, &scope, &bound, &reached)?;
+        let (args, machine, identity) = if action == actions::synchronize::NAME {
+            let own =
+                connect::Reached { name: self.host.name.clone(), vars: self.host.clone(), delegated: false };
+            let delegate = reached.delegated.then_some(&reached);
+            let ends = actions::synchronize::Ends { host: &own, delegate };
+            actions::synchronize::arrange(self, &scope, &bound, &ends, args)?
+        } else {
+            let machine = connect::machine(self, &scope, &bound, &reached)?;
+            (args, machine, connect::identity(self, &scope, &bound, &reached)?)
+        };
         let shown = delegate.map(|(name, shown, _)| (name, shown));
         if actions::is_engine_action(&action) {
             return Ok((Step::Engine { action, args, machine: Some(machine), identity }, shown));
         }
-        let environment = self.environment(&bound)?;
+        let mut environment = self.environment(&bound)?;
+        self.add_job_directory(&scope, &bound, &mut environment)?;
         if action == "ansible.builtin.raw" {
             let command = args.get("_raw_params").map(Value::to_text).unwrap_or_default();
             let shell = args.get("executable").map(Value::to_text).filter(|shell| !shell.is_empty());
@@ -730,6 +739,24 @@ impl Planner<'_> {
         };
         let remote = Remote { machine, identity, call, raw: None, after: prepared.after, verifiable };
         Ok((Step::Remote(Box::new(remote)), shown))
+    }
+
+    /// Where detached tasks leave their results, if the host's variables say so.
+    fn add_job_directory(
+        &self,
+        scope: &Scope,
+        bound: &Bound,
+        environment: &mut Vec<(String, String)>,
+    ) -> Result<(), PlanError> {
+        const NAME: &str = "ANSIBLE_ASYNC_DIR";
+        let concerned = self.task.detach.is_some() || self.task.action == "ansible.builtin.async_status";
+        if concerned
+            && !environment.iter().any(|(name, _)| name == NAME)
+            && let Some(directory) = scope.get("ansible_async_dir")
+        {
+            environment.push((NAME.to_string(), self.render(&directory, bound)?.to_text()));
+        }
+        Ok(())
     }
 
     fn environment(&self, bound: &Bound) -> Result<Vec<(String, String)>, PlanError> {

@@ -105,6 +105,7 @@ fn run(args: Value, system: &mut dyn System) -> Result<Outcome> {
             backup: args.backup,
             validate: args.validate.as_deref(),
             source_mode: None,
+            secret: false,
         };
         if let Some(backup) = files::put(system, &dest, &content, &writing)? {
             outcome = outcome.set("backup_file", backup);

@@ -314,6 +314,7 @@ fn place(system: &mut dyn System, args: &Args, source: &Source, dest: PathBuf) -
         backup: args.backup,
         validate: args.validate.as_deref(),
         source_mode: source.mode,
+        secret: false,
     };
     let backup = files::put(system, &path, &source.content, &writing)?;
     Ok(Placed { path, backup })

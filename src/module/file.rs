@@ -284,7 +284,7 @@ fn touch(
         return Err(at(path, message));
     }
     let wanted = args.file.wanted(system, path, None, FileKind::File, None)?;
-    let options = WriteOptions { unsafe_writes: args.file.unsafe_writes };
+    let options = WriteOptions { unsafe_writes: args.file.unsafe_writes, ..WriteOptions::default() };
     system.write(path, &Content::Bytes(Vec::new()), &wanted, options)?;
     let set = Times { modification: times.modification.unless_now(), access: times.access.unless_now() };
     set_times(system, path, args.follow, set)?;

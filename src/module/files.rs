@@ -483,12 +483,14 @@ pub struct Writing<'a> {
     pub validate: Option<&'a str>,
     /// The permission bits that `mode: preserve` means.
     pub source_mode: Option<u32>,
+    /// The content is a secret: it is in no diff.
+    pub secret: bool,
 }
 
 impl<'a> Writing<'a> {
     /// Neither backup nor validation.
     pub fn plain(args: &'a FileArgs) -> Writing<'a> {
-        Writing { args, backup: false, validate: None, source_mode: None }
+        Writing { args, backup: false, validate: None, source_mode: None, secret: false }
     }
 }
 
@@ -511,7 +513,7 @@ pub fn put(
         validate(system, command, content, &wanted)?;
     }
     let backup = if writing.backup && before.is_some() { Some(back_up(system, path)?) } else { None };
-    let options = WriteOptions { unsafe_writes: writing.args.unsafe_writes };
+    let options = WriteOptions { unsafe_writes: writing.args.unsafe_writes, secret: writing.secret };
     system.write(path, content, &wanted, options)?;
     Ok(backup)
 }

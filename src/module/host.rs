@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use crate::module::{ModuleError, http};
-use crate::system::{Attributes, Command, Content, FileKind, Output, System, WriteOptions};
+use crate::system::{Attributes, Command, Content, Done, FileKind, Intent, Output, System, WriteOptions};
 use crate::value::Value;
 
 /// Directories with programs for administrators, searched after `PATH`.
@@ -112,6 +112,23 @@ where
             Ok(Output { code: 127, stdout: Vec::new(), stderr: error.to_string().into_bytes() })
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Runs a command that acts. `None` if it was only recorded.
+///
+/// # Errors
+/// If it can't be run, or ends with an error: `what` begins the message.
+pub fn act(
+    what: &str,
+    command: &Command,
+    intent: Intent,
+    system: &mut dyn System,
+) -> Result<Option<Output>, ModuleError> {
+    match system.change(command, intent)? {
+        Done::Recorded => Ok(None),
+        Done::Made(output) if output.success() => Ok(Some(output)),
+        Done::Made(output) => Err(ModuleError::command(what, command, &output)),
     }
 }
 

@@ -81,6 +81,11 @@ impl Pattern {
         self.multiline
     }
 
+    /// The pattern as the engine takes it.
+    pub fn engine_text(&self) -> &str {
+        self.regex.as_str()
+    }
+
     /// The names of its groups.
     pub fn names(&self) -> Vec<String> {
         self.regex.capture_names().flatten().map(str::to_string).collect()

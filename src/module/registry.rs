@@ -5,11 +5,13 @@ use crate::module::Module;
 /// All modules.
 pub const MODULES: &[&Module] = &[
     &super::acl::MODULE,
+    &super::apk::MODULE,
     &super::apt::MODULE,
     &super::apt_key::MODULE,
     &super::apt_repository::MODULE,
     &super::archive::MODULE,
     &super::assemble::MODULE,
+    &super::async_status::MODULE,
     &super::authorized_key::MODULE,
     &super::blockinfile::MODULE,
     &super::capabilities::MODULE,
@@ -47,8 +49,18 @@ pub const MODULES: &[&Module] = &[
     &super::service::SERVICE_FACTS,
     &super::setup::SETUP,
     &super::command::SHELL,
+    &super::expect::MODULE,
+    &super::gem::MODULE,
+    &super::npm::MODULE,
+    &super::openssl_csr::MODULE,
+    &super::openssl_dhparam::MODULE,
+    &super::openssl_privatekey::MODULE,
+    &super::pacman::MODULE,
+    &super::rpm_key::MODULE,
     &super::slurp::MODULE,
+    &super::snap::MODULE,
     &super::stat::MODULE,
+    &super::synchronize::MODULE,
     &super::sysctl::MODULE,
     &super::systemd::MODULE,
     &super::tempfile::MODULE,
@@ -58,6 +70,9 @@ pub const MODULES: &[&Module] = &[
     &super::uri::MODULE,
     &super::user::MODULE,
     &super::wait_for::MODULE,
+    &super::x509_certificate::MODULE,
+    &super::yum_repository::MODULE,
+    &super::zypper::MODULE,
 ];
 
 /// The module that a playbook calls `name`: its full name, an alias, or its short name.

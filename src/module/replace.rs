@@ -92,6 +92,7 @@ fn run(args: Value, system: &mut dyn System) -> Result<Outcome> {
         backup: args.backup,
         validate: args.validate.as_deref(),
         source_mode: None,
+        secret: false,
     };
     let backup = files::put_if_changed(system, &path, Some(&before), &after, &writing)?;
     finish_edit(system, outcome, &path, edited, message, backup, "backup_file")

@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::module::args::json_text;
 use crate::protocol::{Async, Call, Report, Status};
 use crate::system::local::{Local, NoDepot, random_name};
-use crate::system::{System, exec};
+use crate::system::recorder::Recorder;
+use crate::system::{Attributes, Command, Content, Effect, FileKind, Intent, System, WriteOptions, exec};
 use crate::value::{Map, Value, map_of};
 
 use super::task::{self, Carried, Kind};
@@ -67,6 +68,36 @@ fn try_start(call: &Call, detach: &Async, local: &mut Local) -> Result<Report, S
         ("changed", Value::Bool(true)),
     ]);
     Ok(Report { task: call.id, status: Status::Changed, result: Value::map(result), ..Report::default() })
+}
+
+/// What a detached task would do: it is done on record, and the result is where `async_status` is going to
+/// look for it, on record too.
+pub(super) fn rehearse(call: &Call, detach: &Async, local: &mut Local, carried: &mut Carried) -> Report {
+    let mut report = task::run(call, Kind::Dry, local, carried);
+    let path = directory(local).join(&detach.job);
+    let mut result: Map = report.result.as_map().cloned().unwrap_or_default();
+    result.insert("started".into(), Value::Int(1));
+    result.insert("finished".into(), Value::Int(1));
+    result.insert("ansible_job_id".into(), detach.job.as_str().into());
+    let content = json_text(&Value::map(result.clone()));
+    if let Some(earlier) = carried.overlay.take() {
+        let mut recorder = Recorder::resume(&mut *local, earlier);
+        let parent = path.parent().map(PathBuf::from).unwrap_or_default();
+        let intent = Intent { effects: vec![Effect::Path(parent, FileKind::Directory)], ..Intent::default() };
+        let written = recorder.change(&Command::default(), intent).and_then(|_| {
+            let content = Content::Bytes(content.into_bytes());
+            recorder.write(&path, &content, &Attributes::default(), WriteOptions::default())
+        });
+        carried.overlay = Some(recorder.into_overlay());
+        if let Err(error) = written {
+            return task::failed(call.id, error.to_string());
+        }
+    }
+    result.insert("started".into(), Value::Bool(true));
+    result.insert("finished".into(), Value::Bool(false));
+    result.insert("results_file".into(), path.to_string_lossy().into_owned().into());
+    report.result = Value::map(result);
+    report
 }
 
 /// Where jobs leave their results.
@@ -129,7 +160,8 @@ pub(super) fn main() -> ExitCode {
     });
     let mut local = Local::new(Box::new(NoDepot));
     local.set_environment(call.environment.clone());
-    let report = task::run(&call, Kind::Real, &mut local, &mut Carried::default());
+    let kind = if call.check { Kind::Alone } else { Kind::Real };
+    let report = task::run(&call, kind, &mut local, &mut Carried::default());
     let mut status: Map = report.result.as_map().cloned().unwrap_or_default();
     status.insert("started".into(), Value::Int(1));
     status.insert("finished".into(), Value::Int(1));

@@ -419,7 +419,10 @@ impl Session {
             Mode::Verify | Mode::Check => task::Kind::Dry,
         };
         let mut report = match (&call.detach, kind) {
-            (Some(detach), task::Kind::Real) => job::start(call, detach, &mut self.local),
+            (Some(detach), task::Kind::Real | task::Kind::Alone) => job::start(call, detach, &mut self.local),
+            (Some(detach), task::Kind::Dry) => {
+                job::rehearse(call, detach, &mut self.local, &mut self.carried)
+            }
             _ => task::run(call, kind, &mut self.local, &mut self.carried),
         };
         let over = {

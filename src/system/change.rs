@@ -49,6 +49,8 @@ pub struct Focus {
     pub sha256: Option<String>,
     /// The content is not going to change: neither digest nor text is needed.
     pub same_content: bool,
+    /// The content is a secret: its text is never kept.
+    pub secret: bool,
     /// Keep the text.
     pub diff: bool,
 }

@@ -1,7 +1,7 @@
 //! Runs a program: no shell, a process group of its own, bounded output, an end in time.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -42,10 +42,15 @@ fn kill_group(group: i32) {
     }
 }
 
-struct Running(i32);
+pub(super) struct Running(i32);
 
 impl Running {
-    fn register(child: &Child) -> Running {
+    /// Ends it, with its children.
+    pub(super) fn kill(&self) {
+        kill_group(self.0);
+    }
+
+    pub(super) fn register(child: &Child) -> Running {
         let group = child.id().cast_signed();
         GROUPS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(group);
         Running(group)
@@ -60,12 +65,15 @@ impl Drop for Running {
 
 /// Runs a command to its end.
 pub(crate) fn run(command: &Command, environment: &[(String, String)]) -> Result<Output> {
+    if let Some(dialogue) = &command.dialogue {
+        return super::pty::run(command, environment, dialogue);
+    }
     let Some(program) = command.argv.first() else {
         return Err(SystemError::Other("there is no program to run".into()));
     };
     let name = program.to_string_lossy().into_owned();
     let start = |source| SystemError::Start { program: name.clone(), source };
-    let mut child = spawn(command, environment, program).map_err(start)?;
+    let mut child = spawn(command, environment).map_err(start)?;
     let running = Running::register(&child);
     let outcome = attend(&mut child, command, running.0);
     if !matches!(outcome, Ok(Ended::Exit(..))) {
@@ -91,11 +99,16 @@ enum Ended {
     TooMuch(&'static str),
 }
 
-fn code_of(status: ExitStatus) -> i32 {
+pub(super) fn code_of(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-fn spawn(command: &Command, environment: &[(String, String)], program: &OsStr) -> io::Result<Child> {
+/// A process that is ready but for its standard streams and its process group.
+pub(super) fn prepare(
+    command: &Command,
+    environment: &[(String, String)],
+) -> io::Result<std::process::Command> {
+    let program = command.argv.first().map(OsString::as_os_str).unwrap_or_default();
     let variables = || environment.iter().chain(&command.env);
     let path = variables()
         .rev()
@@ -110,9 +123,6 @@ fn spawn(command: &Command, environment: &[(String, String)], program: &OsStr) -
     if let Some(directory) = &command.cwd {
         process.current_dir(directory);
     }
-    process.stdin(if command.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
-    process.stdout(Stdio::piped()).stderr(Stdio::piped());
-    process.process_group(0);
     let umask = command.umask;
     let parent = rustix::process::getpid();
     #[expect(unsafe_code, reason = "the only way to set these in the child")]
@@ -131,6 +141,14 @@ fn spawn(command: &Command, environment: &[(String, String)], program: &OsStr) -
             Ok(())
         });
     }
+    Ok(process)
+}
+
+fn spawn(command: &Command, environment: &[(String, String)]) -> io::Result<Child> {
+    let mut process = prepare(command, environment)?;
+    process.stdin(if command.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+    process.stdout(Stdio::piped()).stderr(Stdio::piped());
+    process.process_group(0);
     process.spawn()
 }
 

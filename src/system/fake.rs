@@ -325,7 +325,7 @@ impl Fake {
         focus: Focus,
         operation: impl FnOnce(&mut Base, &mut Overlay) -> Result<()>,
     ) -> Result<()> {
-        let focus = Focus { diff: self.ledger.diff, ..focus };
+        let focus = Focus { diff: self.ledger.diff && !focus.secret, ..focus };
         change::watched(
             self,
             path,
@@ -471,13 +471,14 @@ impl System for Fake {
         path: &Path,
         content: &Content,
         attributes: &Attributes,
-        _options: WriteOptions,
+        options: WriteOptions,
     ) -> Result<()> {
         let content = self.settle(content)?;
         if self.scratch && path.starts_with(SCRATCH) {
             return self.files.write(&mut Base::new(&self.who), path, &content, attributes);
         }
-        self.watched(path, Focus::on(attributes), |base, files| files.write(base, path, &content, attributes))
+        let focus = Focus { secret: options.secret, ..Focus::on(attributes) };
+        self.watched(path, focus, |base, files| files.write(base, path, &content, attributes))
     }
 
     fn make_dir(&mut self, path: &Path, attributes: &Attributes) -> Result<()> {

@@ -69,7 +69,7 @@ impl<S: System> Journal<S> {
         if self.in_scratch(path) {
             return operation(&mut self.inner);
         }
-        let focus = Focus { diff: self.ledger.diff, ..focus };
+        let focus = Focus { diff: self.ledger.diff && !focus.secret, ..focus };
         if let Some(store) = &mut self.store {
             store.keep(&mut self.inner, path, !focus.same_content)?;
         }
@@ -99,9 +99,8 @@ impl<S: System> System for Journal<S> {
         options: WriteOptions,
     ) -> Result<()> {
         let digest = change::known_digest(content);
-        self.watched(path, Focus::on(attributes), digest, |inner| {
-            inner.write(path, content, attributes, options)
-        })
+        let focus = Focus { secret: options.secret, ..Focus::on(attributes) };
+        self.watched(path, focus, digest, |inner| inner.write(path, content, attributes, options))
     }
 
     fn make_dir(&mut self, path: &Path, attributes: &Attributes) -> Result<()> {

@@ -888,7 +888,7 @@ mod tests {
     }
 
     fn put(local: &mut Local, path: &Path, bytes: &[u8], unsafe_writes: bool) -> Result<()> {
-        let options = WriteOptions { unsafe_writes };
+        let options = WriteOptions { unsafe_writes, ..WriteOptions::default() };
         local.write(path, &Content::Bytes(bytes.to_vec()), &Attributes::default(), options)
     }
 

@@ -87,6 +87,7 @@ pub mod overlay;
 mod path;
 pub mod prior;
 pub mod probe;
+pub mod pty;
 pub mod recorder;
 
 /// What kind of thing a path names.
@@ -192,6 +193,8 @@ impl Attributes {
 pub struct WriteOptions {
     /// Write in place where a rename is refused (bind-mounted files). Not atomic.
     pub unsafe_writes: bool,
+    /// The content is a secret: it is in no diff.
+    pub secret: bool,
 }
 
 /// Which link [`System::link`] makes.
@@ -263,6 +266,8 @@ pub struct Command {
     pub timeout: Option<Duration>,
     /// File mode creation mask.
     pub umask: Option<u32>,
+    /// It runs on a terminal of its own, where it is answered so; `stdin` is then not used.
+    pub dialogue: Option<pty::Dialogue>,
 }
 
 impl Command {

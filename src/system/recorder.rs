@@ -69,7 +69,7 @@ impl<S: System> Recorder<S> {
         digest: Option<String>,
         operation: impl FnOnce(&mut S, &mut Overlay) -> Result<()>,
     ) -> Result<()> {
-        let focus = Focus { diff: self.ledger.diff, ..focus };
+        let focus = Focus { diff: self.ledger.diff && !focus.secret, ..focus };
         change::watched(
             self,
             path,
@@ -196,9 +196,8 @@ impl<S: System> System for Recorder<S> {
         }
         let content = self.settle(content)?;
         let digest = change::known_digest(&content);
-        self.watched(path, Focus::on(attributes), digest, |inner, overlay| {
-            overlay.write(inner, path, &content, attributes)
-        })
+        let focus = Focus { secret: options.secret, ..Focus::on(attributes) };
+        self.watched(path, focus, digest, |inner, overlay| overlay.write(inner, path, &content, attributes))
     }
 
     fn make_dir(&mut self, path: &Path, attributes: &Attributes) -> Result<()> {

@@ -18,6 +18,7 @@ mod group_by;
 mod include_vars;
 mod set_fact;
 mod set_stats;
+pub mod synchronize;
 mod validate_argument_spec;
 
 /// What an action looks at.
