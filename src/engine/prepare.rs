@@ -238,7 +238,6 @@ impl Preparation<'_> {
         let path = self.find("files", name)?;
         let decrypt = args.get("decrypt").and_then(Value::to_bool).unwrap_or(true);
         args.insert(Value::str("_blob"), blob_value(&self.blob(&path, decrypt)?));
-        args.insert(Value::str("_basename"), Value::str(basename(&path)));
         Ok(args)
     }
 
@@ -259,7 +258,6 @@ impl Preparation<'_> {
         let path = self.find(kind, &src)?;
         let decrypt = decrypt && args.get("decrypt").and_then(Value::to_bool).unwrap_or(true);
         args.insert(Value::str("_blob"), blob_value(&self.blob(&path, decrypt)?));
-        args.insert(Value::str("_basename"), Value::str(basename(&path)));
         args.insert(Value::str("src"), Value::str(path.to_string_lossy()));
         Ok(args)
     }
@@ -311,7 +309,6 @@ impl Preparation<'_> {
             content.extend(std::fs::read(&path).or_else(|error| self.unreadable(&path, &error))?);
         }
         args.insert(Value::str("_blob"), blob_value(&self.shared.blobs.bytes(&content)));
-        args.insert(Value::str("_basename"), Value::str(basename(&dir)));
         Ok(args)
     }
 

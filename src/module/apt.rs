@@ -1,12 +1,13 @@
 //! `apt`: packages of Debian and its relatives.
 
 use std::cmp::Ordering;
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use crate::module::dpkg::{Database, Package, compare_versions};
+use crate::module::dpkg::{self, Database, Package, compare_versions};
 use crate::module::{Module, ModuleError, Outcome, Param, Rule, Scope, Type, args, clock, host, typed};
 use crate::system::{
     Applied, Attributes, Command, Content, Done, Effect, Intent, Output, System, WriteOptions,
@@ -287,6 +288,7 @@ struct Step {
     name: String,
     before: Option<String>,
     after: Option<String>,
+    architecture: Option<String>,
 }
 
 /// Reads `Inst name [old] (new origin [arch])` and `Remv name [old]`.
@@ -301,16 +303,62 @@ fn steps(text: &str) -> Vec<Step> {
             .map(|word| word.trim_end_matches(']').to_string());
         match verb {
             "Inst" => {
-                let after = rest.split_once('(')?.1.split_whitespace().next()?.to_string();
-                Some(Step { name, before, after: Some(after) })
+                let details = rest.split_once('(')?.1;
+                let after = details.split_whitespace().next()?.to_string();
+                let architecture =
+                    details.rsplit_once('[').and_then(|(_, last)| last.split(']').next()).map(String::from);
+                Some(Step { name, before, after: Some(after), architecture })
             }
-            "Remv" | "Purg" => Some(Step { name, before, after: None }),
+            "Remv" | "Purg" => Some(Step { name, before, after: None, architecture: None }),
             _ => None,
         }
     };
     let mut steps: Vec<Step> = text.lines().filter_map(step).collect();
     steps.dedup_by(|later, first| later.name == first.name && later.after == first.after);
     steps
+}
+
+/// Options that keep a command that only looks from writing apt's own cache, where it would: while that is
+/// older than what it is made of.
+fn without_writing(system: &mut dyn System) -> Result<Vec<OsString>, ModuleError> {
+    let mut age = |path: &str| -> Result<Option<f64>, ModuleError> {
+        Ok(system.stat_follow(Path::new(path))?.map(|stat| stat.mtime))
+    };
+    let made = age("/var/cache/apt/pkgcache.bin")?;
+    let mut latest = 0.0_f64;
+    for source in CACHE_SOURCES {
+        latest = latest.max(age(source)?.unwrap_or_default());
+    }
+    if made.is_some_and(|made| made > latest) {
+        return Ok(Vec::new());
+    }
+    Ok(["-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="].map(OsString::from).to_vec())
+}
+
+/// What apt makes its cache of.
+const CACHE_SOURCES: &[&str] = &[
+    "/var/lib/dpkg/status",
+    "/var/lib/apt/lists",
+    "/var/lib/apt/extended_states",
+    "/etc/apt/sources.list",
+    "/etc/apt/sources.list.d",
+    "/etc/apt/preferences",
+    "/etc/apt/preferences.d",
+    "/etc/apt/apt.conf.d",
+];
+
+/// What installing or removing these packages comes to, where apt can't tell.
+fn assumed(verb: &[&str], operands: &[String]) -> Vec<Step> {
+    let step = |operand: &String| {
+        let (name, version) = operand.split_once('=').unwrap_or((operand, ""));
+        let after = match verb.first() {
+            Some(&"install") => Some(version.to_string()),
+            Some(&("remove" | "purge")) => None,
+            _ => return None,
+        };
+        Some(Step { name: name.into(), before: None, after, architecture: None })
+    };
+    operands.iter().filter_map(step).collect()
 }
 
 /// Finds out what a command would do; then does it, if that is anything.
@@ -334,6 +382,7 @@ fn transact_if(
     let command = apt_get(args, verb, operands);
     let mut simulation = command.clone();
     simulation.argv.insert(1, "--simulate".into());
+    simulation.argv.splice(1..1, without_writing(system)?);
     let simulated = match system.query(&simulation) {
         Ok(output) => output,
         Err(error) if error.is_not_found() && system.uncertain().is_some() => missing_output(),
@@ -348,7 +397,7 @@ fn transact_if(
         planned
     } else if system.uncertain().is_some() {
         // Lists that an earlier task of this dry run would fetch may know better.
-        Vec::new()
+        assumed(verb, operands)
     } else {
         return Err(refused(&command, &simulated));
     };
@@ -367,7 +416,15 @@ fn transact_if(
         before: versions(|step| &step.before).into(),
         after: versions(|step| &step.after).into(),
         undo: (!fresh.is_empty()).then(|| apt_get(args, &["remove"], &fresh)),
-        effects: vec![Effect::Anything],
+        effects: vec![
+            Effect::Anything,
+            dpkg::effect(
+                planned
+                    .iter()
+                    .map(|step| (step.name.as_str(), step.after.as_deref(), step.architecture.as_deref())),
+                system,
+            ),
+        ],
         ..Intent::default()
     };
     let policy = Policy::set(args, system)?;
@@ -610,7 +667,9 @@ fn matching(
             .map(|package| package.name.clone())
             .collect()
     } else {
-        host::ask(["apt-cache", "pkgnames"], system)?.stdout_text().lines().map(String::from).collect()
+        let mut command = Command::new(["apt-cache", "pkgnames"]).c_locale();
+        command.argv.splice(1..1, without_writing(system)?);
+        system.query(&command)?.stdout_text().lines().map(String::from).collect()
     };
     names.retain(|name| pattern.matches(name));
     names.sort_unstable();
@@ -709,6 +768,8 @@ fn autoclean(args: &Args, system: &mut dyn System) -> Result<Option<Output>, Mod
     let command = apt_get(args, &["autoclean"], &[]);
     let mut simulation = command.clone();
     simulation.argv.insert(1, "--simulate".into());
+    simulation.argv.splice(1..1, without_writing(system)?);
+    simulation.argv.splice(1..1, without_writing(system)?);
     let simulated = system.query(&simulation)?;
     let text = simulated.stdout_text();
     let files: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("Del ")).collect();

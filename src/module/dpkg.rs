@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::module::host;
-use crate::system::System;
+use crate::system::{Effect, System};
 
 /// One package of the database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,37 @@ impl Package {
     }
 }
 
+/// Where dpkg keeps changes that its database does not have yet.
+const UPDATES: &str = "/var/lib/dpkg/updates";
+
+/// An update that names no architecture means the only one.
+fn same_architecture(known: &Package, update: &Package) -> bool {
+    update.architecture.is_empty() || known.architecture == update.architecture
+}
+
+/// What the database will say once packages have got these versions (`None`: are gone), with the architecture
+/// where it is known.
+pub(crate) fn effect<'a>(
+    steps: impl Iterator<Item = (&'a str, Option<&'a str>, Option<&'a str>)>,
+    system: &mut dyn System,
+) -> Effect {
+    let mut text = String::new();
+    for (name, version, architecture) in steps {
+        // A foreign package is `name:architecture`.
+        let name = name.split(':').next().unwrap_or(name);
+        let status = if version.is_some() { "install ok installed" } else { "deinstall ok config-files" };
+        text.push_str(&format!("Package: {name}\nStatus: {status}\n"));
+        for (field, value) in [("Version", version), ("Architecture", architecture)] {
+            if let Some(value) = value {
+                text.push_str(&format!("{field}: {value}\n"));
+            }
+        }
+        text.push('\n');
+    }
+    let number = system.list(UPDATES.as_ref()).map_or(0, |names| names.len());
+    Effect::Text(std::path::Path::new(UPDATES).join(format!("{number:04}")), text)
+}
+
 /// The database.
 #[derive(Debug, Default)]
 pub(crate) struct Database {
@@ -42,13 +73,16 @@ impl Database {
         let text = host::read_text("/var/lib/dpkg/status", system).unwrap_or_default();
         let mut database = Database::parse(&text);
         // A change that dpkg has not folded into the file yet, after an interruption, is in a directory beside it.
-        for name in system.list("/var/lib/dpkg/updates".as_ref()).unwrap_or_default() {
-            let path = std::path::Path::new("/var/lib/dpkg/updates").join(name);
+        // A dry run tells there what its earlier tasks would have installed.
+        let mut updates = system.list(UPDATES.as_ref()).unwrap_or_default();
+        updates.sort_unstable();
+        for name in updates {
+            let path = std::path::Path::new(UPDATES).join(name);
             let update = Database::parse(&host::read_text(path, system).unwrap_or_default());
             for package in update.packages {
                 database
                     .packages
-                    .retain(|known| known.name != package.name || known.architecture != package.architecture);
+                    .retain(|known| known.name != package.name || !same_architecture(known, &package));
                 database.packages.push(package);
             }
         }
@@ -97,6 +131,7 @@ impl Database {
             package.name == name
                 && (wanted.is_empty()
                     || wanted == "any"
+                    || package.architecture.is_empty()
                     || package.architecture == wanted
                     || package.architecture == "all")
         };

@@ -15,7 +15,8 @@ pub const SCRIPT: Module = Module {
     summary: "Run a script of the controller on the host",
     description: "The script is sent to a private directory of the host, run through the login shell of the \
         connection with the arguments that follow its name, and removed. It needs an interpreter on the host, \
-        which its first line or `executable` names. In check mode it is not run.",
+        which its first line or `executable` names. In check mode it is not run; with `creates` or `removes` it \
+        is known whether it would be.",
     example: "- name: Set up the agent once\n  ansible.builtin.script:\n    cmd: setup_agent.sh --quiet\n    creates: /opt/agent\n",
     scope: Scope::World,
     params: &[
@@ -106,6 +107,10 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     intent.after = map_of([("script", intent.id.clone())]).into();
     let output = match system.change(&command, intent)? {
         Done::Made(output) => output,
+        // Something that is made once is as good as predicted.
+        Done::Recorded if args.creates.is_some() || args.removes.is_some() => {
+            return Ok(Outcome { changed: Some(true), ..Outcome::default() });
+        }
         Done::Recorded => {
             return Ok(Outcome {
                 values: map_of([("msg", "Check mode is not supported for this task.")]),

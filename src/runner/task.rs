@@ -66,8 +66,12 @@ pub(super) fn run(call: &Call, kind: Kind, local: &mut Local, carried: &mut Carr
             let earlier = earlier.unwrap_or_else(|| Overlay::new(process_umask(), None));
             let mut recorder = Recorder::resume(&mut *local, earlier).with_diff(call.diff);
             let mut outcome = run_module(call, &mut recorder);
-            if let (Err(error), Some(why)) = (&outcome, recorder.uncertain()) {
-                outcome = Ok(uncertain(error, &why));
+            if let Some(why) = recorder.uncertain() {
+                outcome = match outcome {
+                    Err(error) => Ok(uncertain(error, &why)),
+                    Ok(outcome) if outcome.failed => Ok(uncertain(failure(outcome), &why)),
+                    Ok(outcome) => Ok(outcome),
+                };
             }
             let (changes, applied) = recorder.take();
             let later = recorder.into_overlay();
@@ -80,11 +84,19 @@ pub(super) fn run(call: &Call, kind: Kind, local: &mut Local, carried: &mut Carr
 }
 
 /// A failure that an earlier, only recorded command may be the reason of.
-fn uncertain(error: &ModuleError, why: &str) -> Outcome {
-    let mut outcome = Outcome::with(error.values.clone());
+fn uncertain(error: ModuleError, why: &str) -> Outcome {
+    let mut outcome = Outcome::with(error.values);
+    // An exit status would be read as a failure.
+    outcome.values.shift_remove("rc");
     outcome.changed = Some(true);
     outcome.warnings.push(format!("uncertain in a dry run, because {why}: {}", error.message));
     outcome.set("msg", format!("would probably change: {}", error.message))
+}
+
+/// A failure that a module told with return values instead of an error.
+fn failure(outcome: Outcome) -> ModuleError {
+    let message = outcome.values.get("msg").map(Value::to_text).unwrap_or_default();
+    ModuleError { message, values: outcome.values }
 }
 
 fn run_module(call: &Call, system: &mut dyn System) -> Result<Outcome, ModuleError> {

@@ -1,10 +1,10 @@
 //! This machine, through system calls: the one place where files are changed and programs started.
 
 use std::collections::HashMap;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -560,17 +560,19 @@ impl Local {
         let directory = open_dir(&parent, path, "write")?;
         let old = old_of(path)?;
         let temporary = temporary_name(&name);
-        let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(&directory, &temporary, create, Mode::from_raw_mode(0o600))
-            .map_err(|error| io_error("write", path)(error.into()))?;
-        let mut file = File::from(opened);
+        let fail = |error: rustix::io::Errno| io_error("write", path)(error.into());
+        let (mut file, nameless) = open_temporary(&directory, &temporary).map_err(fail)?;
         let outcome = self
             .pour(content, &mut file, path)
             .and_then(|()| self.dress(&file, path, attributes, old.as_ref()))
             .and_then(|()| file.sync_all().map_err(io_error("write", path)))
             .and_then(|()| {
-                rustix::fs::renameat(&directory, &temporary, &directory, &name)
-                    .map_err(|error| io_error("write", path)(error.into()))
+                if nameless {
+                    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+                    rustix::fs::linkat(rustix::fs::CWD, own, &directory, &temporary, AtFlags::SYMLINK_FOLLOW)
+                        .map_err(fail)?;
+                }
+                rustix::fs::renameat(&directory, &temporary, &directory, &name).map_err(fail)
             });
         if let Err(error) = outcome {
             let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
@@ -811,6 +813,20 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr, device: u64, path: &Path) -
         }
     }
     rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(fail)
+}
+
+/// A new file in a directory: without a name where the file system and the kernel know such files, so that
+/// nothing is left behind by a process that is killed while it writes; else with this name.
+fn open_temporary(directory: &OwnedFd, name: &CStr) -> rustix::io::Result<(File, bool)> {
+    let mode = Mode::from_raw_mode(0o600);
+    if Path::new("/proc/self/fd").exists() {
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        if let Ok(opened) = rustix::fs::openat(directory, ".", flags, mode) {
+            return Ok((File::from(opened), true));
+        }
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok((File::from(rustix::fs::openat(directory, name, flags, mode)?), false))
 }
 
 /// A name for a file that is going to be renamed; hidden, and no longer than names may be.

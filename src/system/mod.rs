@@ -385,6 +385,8 @@ pub enum Effect {
     NoGroup(String),
     /// The path exists, with content that is not known beforehand.
     Path(PathBuf, FileKind),
+    /// The path is a file with this content.
+    Text(PathBuf, String),
     /// The path is gone.
     NoPath(PathBuf),
     /// Anything may have changed that this kind of resource brings with it (files, accounts and services

@@ -79,6 +79,11 @@ impl Overlay {
         self.uncertain.as_deref()
     }
 
+    /// What the machine itself would say of this path is no longer true.
+    pub fn covers(&self, path: &Path) -> bool {
+        !matches!(self.find(path), Found::Base(origin) if origin == path)
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Overlay::new(self.umask, self.clock);
@@ -717,7 +722,11 @@ impl Overlay {
                     let located = self.locate(base, path, false)?;
                     self.place(located, Entry::Absent);
                 }
-                Effect::Path(path, kind) => self.appear(base, path, *kind)?,
+                Effect::Path(path, kind) => self.appear(base, path, *kind, Data::Unknown)?,
+                Effect::Text(path, text) => {
+                    let data = Data::Bytes(text.as_bytes().into());
+                    self.appear(base, path, FileKind::File, data)?;
+                }
                 Effect::Anything => self.uncertain = Some(what.to_string()),
             }
         }
@@ -725,7 +734,7 @@ impl Overlay {
     }
 
     /// Something comes to be at a path, with the directories that lead there.
-    fn appear(&mut self, base: &mut dyn System, path: &Path, kind: FileKind) -> Result<()> {
+    fn appear(&mut self, base: &mut dyn System, path: &Path, kind: FileKind, content: Data) -> Result<()> {
         let located = self.locate(base, path, false)?;
         let existing = self.stat_at(base, &located)?;
         if existing.as_ref().is_some_and(|stat| stat.kind == kind && kind == FileKind::Directory) {
@@ -735,7 +744,7 @@ impl Overlay {
         let parent_stat = match self.stat_at(base, parent)? {
             Some(stat) => stat,
             None => {
-                self.appear(base, parent, FileKind::Directory)?;
+                self.appear(base, parent, FileKind::Directory, Data::Empty)?;
                 self.stat_at(base, parent)?.ok_or_else(|| os_error("make directory", parent, libc::ENOENT))?
             }
         };
@@ -743,7 +752,7 @@ impl Overlay {
         let (mode, data) = match kind {
             FileKind::Directory => (0o777, Data::Empty),
             FileKind::Link => (0o777, Data::Link(PathBuf::new())),
-            _ => (0o666, Data::Unknown),
+            _ => (0o666, content),
         };
         let mut stat = self.new_stat(&who, kind, &parent_stat, mode & !self.umask);
         if let Some(old) = existing {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::change::{self, Focus, Ledger};
@@ -20,6 +21,8 @@ pub struct Recorder<S> {
     overlay: Overlay,
     ledger: Ledger,
     scratch: Option<PathBuf>,
+    /// A path that a command was asked about, which is not as the machine below has it.
+    doubt: Option<String>,
 }
 
 impl<S: System> Recorder<S> {
@@ -30,7 +33,7 @@ impl<S: System> Recorder<S> {
 
     /// Goes on with what an earlier recorder has recorded.
     pub fn resume(inner: S, overlay: Overlay) -> Recorder<S> {
-        Recorder { inner, overlay, ledger: Ledger::default(), scratch: None }
+        Recorder { inner, overlay, ledger: Ledger::default(), scratch: None, doubt: None }
     }
 
     /// Keep texts for diffs.
@@ -164,6 +167,14 @@ impl<S: System> System for Recorder<S> {
     }
 
     fn query(&mut self, command: &Command) -> Result<Output> {
+        // A command sees the machine, not the overlay.
+        let asked = command
+            .argv
+            .iter()
+            .find(|word| word.as_bytes().first() == Some(&b'/') && self.overlay.covers(Path::new(word)));
+        if let Some(path) = asked {
+            self.doubt = Some(path.to_string_lossy().into_owned());
+        }
         self.inner.query(command)
     }
 
@@ -176,6 +187,9 @@ impl<S: System> System for Recorder<S> {
     }
 
     fn send(&mut self, path: &Path, name: &str) -> Result<()> {
+        if self.overlay.covers(path) {
+            self.doubt = Some(path.to_string_lossy().into_owned());
+        }
         self.inner.send(path, name)
     }
 
@@ -272,7 +286,8 @@ impl<S: System> System for Recorder<S> {
     }
 
     fn uncertain(&self) -> Option<String> {
-        self.overlay.uncertain().map(|what| format!("{what} was only recorded in this dry run"))
+        let what = self.overlay.uncertain().or(self.doubt.as_deref())?;
+        Some(format!("{what} was only recorded in this dry run"))
     }
 
     fn changes(&self) -> &[Change] {

@@ -571,7 +571,9 @@ fn classify(who: &Who, token: &Token, printed: &str, exit: &ExitStatus, prompts:
     let says = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
     let line_with = |texts: &[&str]| {
         let line = printed.lines().find(|line| texts.iter().any(|text| line.to_lowercase().contains(text)));
-        line.unwrap_or(printed).trim().to_owned()
+        // The answer to a prompt of ours stands on the prompt's line.
+        let line = line.unwrap_or(printed);
+        line.rsplit_once("] password:").map_or(line, |(_, said)| said).trim().to_owned()
     };
     const TERMINAL: &[&str] = &[
         "must have a tty",

@@ -253,6 +253,13 @@ pub(super) fn collect(gathering: &mut Gathering) {
         interfaces.push((name, facts));
     }
     let addresses = parse_addresses(&ask(&Probe::Addresses, gathering));
+    // In a container, /sys may be that of another network namespace; what the kernel says here counts.
+    for address in &addresses {
+        if let Some(label) = &address.label {
+            let name = label.split(':').next().unwrap_or(label);
+            indexes.insert(address.interface, name.to_string());
+        }
+    }
     let routes = parse_routes(&ask(&Probe::Routes, gathering));
     let outside =
         OUTSIDE.map(|address| parse_routes(&ask(&Probe::RouteTo(address), gathering)).into_iter().next());
