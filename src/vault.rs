@@ -201,6 +201,19 @@ impl Vault {
         let salt: [u8; SALT_LENGTH] = rand::random();
         Ok(seal(plain, &secret.password, &salt, &secret.label))
     }
+
+    /// As [`Vault::encrypt`] with a salt of one's own, so that equal text gives equal envelopes.
+    ///
+    /// # Errors
+    /// There is no password of this label.
+    pub fn encrypt_with_salt(&self, plain: &[u8], label: &str, salt: &[u8]) -> Result<String, VaultError> {
+        let secret = self
+            .secrets
+            .iter()
+            .find(|secret| secret.label == label)
+            .ok_or_else(|| VaultError::NoSuchLabel(label.to_owned()))?;
+        Ok(seal(plain, &secret.password, salt, &secret.label))
+    }
 }
 
 /// AES key, HMAC key and counter.

@@ -114,8 +114,13 @@ pub fn walk(shared: &Shared, play: &PlayState, host: &Host, limits: Limits) -> W
                 Some((planned, stop)) => {
                     foresee(&task, &planned, &mut entry);
                     may_notify |= !task.notify.is_empty();
+                    // A role all of whose tasks are skipped may run again.
+                    let skipped = planned.items.iter().all(|item| match &item.step {
+                        Step::Done(settled) => settled.result.get("skipped").is_some_and(Value::truthy),
+                        _ => false,
+                    });
                     entry.kind = AheadKind::Task(Box::new(TaskAhead::new(planned)));
-                    walker.advance(true);
+                    walker.advance(!skipped);
                     stop
                 }
             },

@@ -8,7 +8,7 @@ use crate::engine::shared::lock;
 use crate::event::Login;
 use crate::template::TemplateError;
 use crate::transport::{Become, Kind, Method, Secret, Target};
-use crate::value::{Value, Vars};
+use crate::value::Value;
 use crate::vars::{HostVars, Scope};
 
 /// A way to reach a host. Two tasks that reach the same host in the same way share one connection.
@@ -153,7 +153,7 @@ pub fn machine(
     };
     let mut values: HashMap<&str, Value> = HashMap::new();
     for name in CONNECTION_VARS {
-        if let Some(value) = vars.get(name) {
+        if let Some(value) = vars.given(name) {
             let value = render(&value, &others)?;
             if !matches!(value, Value::Null | Value::Omit) {
                 values.insert(name, value);
@@ -255,7 +255,7 @@ pub fn identity(
     // Variable over keyword over command line over configuration.
     let find = |names: &[&str], keyword: &Option<Value>| -> Result<Option<Value>, PlanError> {
         for name in names {
-            if let Some(value) = vars.get(name)
+            if let Some(value) = vars.given(name)
                 && let Some(value) = render(&value, &others)?
             {
                 return Ok(Some(value));

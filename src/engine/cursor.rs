@@ -43,6 +43,8 @@ pub struct Cursor {
     pub notified: BTreeSet<usize>,
     /// Roles that were completed on this host in this play, by [`Role::dedup_key`].
     pub completed: BTreeSet<Arc<str>>,
+    /// A failure that an `always` let pass was taken by nobody: the place is at its end because of it.
+    pub dead: bool,
 }
 
 /// What failing led to.
@@ -129,7 +131,8 @@ impl Cursor {
                 }
                 _ if *failed => {
                     self.frames.pop();
-                    self.unwind() != Fate::Dead
+                    self.dead = self.unwind() == Fate::Dead;
+                    !self.dead
                 }
                 _ => {
                     let done = block.role.clone().filter(|_| *ran);
@@ -252,6 +255,15 @@ impl Cursor {
         self.frames.truncate(at);
         self.step();
         true
+    }
+
+    /// Forgets failures that nothing has taken yet: after an `always` the host goes on.
+    pub fn forgive(&mut self) {
+        for frame in &mut self.frames {
+            if let Frame::Block { failed, .. } = frame {
+                *failed = false;
+            }
+        }
     }
 
     /// Ends everything.

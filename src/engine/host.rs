@@ -167,6 +167,17 @@ impl Host {
         }
     }
 
+    /// As [`Host::forget_plans`], from within the task at hand, which stays as it was planned.
+    pub fn forget_later_plans(&mut self) {
+        let Some(at_hand) = self.queue.pop_front() else { return self.forget_plans() };
+        let after = self.queue.front().map(|entry| entry.before.clone()).or_else(|| self.walker.clone());
+        self.forget_plans();
+        if self.queue.is_empty() {
+            self.walker = after;
+        }
+        self.queue.push_front(at_hand);
+    }
+
     /// Forgets what was planned from entry `index` on.
     pub fn forget_from(&mut self, index: usize) {
         if let Some(entry) = self.queue.get(index) {

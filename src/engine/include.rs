@@ -11,6 +11,7 @@ use crate::engine::select;
 use crate::engine::shared::{Included, lock};
 use crate::playbook::loader::{IncludeRole, LoadContext};
 use crate::playbook::{Item, Task};
+use crate::template::TemplateError;
 use crate::value::{Map, Value, map_of};
 
 /// What an include brings for one host.
@@ -21,6 +22,10 @@ pub struct Resolved {
     pub labels: Vec<Option<String>>,
     /// The result of each item, for `register`.
     pub results: Vec<Settled>,
+    /// Items whose file or role can't be had: each is a failure that no `ignore_errors` covers.
+    pub missing: Vec<Settled>,
+    /// What is wrong with the files that are there, which ends the run.
+    pub broken: Vec<Diagnostic>,
     /// It was looped.
     pub looped: bool,
     /// It changes nothing but the tasks that follow, so that it may be resolved before its turn.
@@ -63,13 +68,28 @@ pub fn resolve(planner: &Planner<'_>) -> Result<Resolved, PlanError> {
         included: Vec::new(),
         labels: Vec::new(),
         results: Vec::new(),
+        missing: Vec::new(),
+        broken: Vec::new(),
         looped: planned.looped.is_some(),
         foreseeable: true,
     };
     for item in planned.items {
         match item.step {
             Step::Engine { args, .. } => {
-                let included = load(planner, &args, &item.local)?;
+                let included = match load(planner, &args, &item.local) {
+                    Ok(included) => included,
+                    Err(LoadError::Missing(settled)) => {
+                        resolved.foreseeable = false;
+                        resolved.missing.push(*settled);
+                        continue;
+                    }
+                    Err(LoadError::Broken(errors)) => {
+                        resolved.foreseeable = false;
+                        resolved.broken.extend(errors);
+                        continue;
+                    }
+                    Err(LoadError::Plan(error)) => return Err(error),
+                };
                 resolved.foreseeable &=
                     included.role.as_ref().is_none_or(|role| !role.public) && included.handlers.is_empty();
                 let mut result = map_of([
@@ -94,7 +114,22 @@ pub fn resolve(planner: &Planner<'_>) -> Result<Resolved, PlanError> {
     Ok(resolved)
 }
 
-fn load(planner: &Planner<'_>, args: &Map, local: &Map) -> Result<Arc<Included>, PlanError> {
+/// Why an include brings nothing.
+enum LoadError {
+    Plan(PlanError),
+    /// There is no such file or role.
+    Missing(Box<Settled>),
+    /// It is there, and can't be read or makes no sense.
+    Broken(Vec<Diagnostic>),
+}
+
+impl From<TemplateError> for LoadError {
+    fn from(error: TemplateError) -> LoadError {
+        LoadError::Plan(error.into())
+    }
+}
+
+fn load(planner: &Planner<'_>, args: &Map, local: &Map) -> Result<Arc<Included>, LoadError> {
     let task = planner.task;
     let shared = planner.shared;
     let is_role = task.action.ends_with("include_role");
@@ -107,7 +142,7 @@ fn load(planner: &Planner<'_>, args: &Map, local: &Map) -> Result<Arc<Included>,
         text("file").or_else(|| text("_raw_params"))
     };
     let Some(what) = what.map(|what| what.trim().to_string()) else {
-        return Err(PlanError::Failed(Box::new(failed(
+        return Err(LoadError::Missing(Box::new(failed(
             task,
             if is_role {
                 "'name' is a required field for include_role."
@@ -151,22 +186,26 @@ fn load(planner: &Planner<'_>, args: &Map, local: &Map) -> Result<Arc<Included>,
     let context = LoadContext { render: &render };
     let play = &planner.play.play;
     let vars = Arc::new(vars);
-    let broken = |errors: Vec<Diagnostic>| {
-        let first = errors.into_iter().next().unwrap_or_else(|| Diagnostic::error("include failed"));
-        let mut settled = failed(task, first.message.clone());
-        settled.diagnostic = Some(first);
-        PlanError::Failed(Box::new(settled))
+    let missing = |error: Diagnostic| {
+        let mut settled = failed(task, error.message.clone());
+        settled.diagnostic = Some(error);
+        LoadError::Missing(Box::new(settled))
     };
     let (shown, items, role, handlers) = if is_role {
         let wanted = include_role_args(&what, args);
-        let brought = shared.loader.include_role(&wanted, task, &vars, play, &context).map_err(broken)?;
+        let brought =
+            shared.loader.include_role(&wanted, task, &vars, play, &context).map_err(|mut errors| {
+                // Only a role that is not there at all is a failure of the task.
+                let absent = errors.first().is_some_and(crate::playbook::loader::is_missing_role);
+                if absent { missing(errors.swap_remove(0)) } else { LoadError::Broken(errors) }
+            })?;
         (what.clone(), brought.items, Some(brought.role), brought.handlers)
     } else {
-        let path = shared.loader.find_include(&what, task, play).map_err(|error| broken(vec![error]))?;
+        let path = shared.loader.find_include(&what, task, play).map_err(missing)?;
         let items = shared
             .loader
             .include_tasks(&path, task, &vars, apply.as_ref(), play, &context)
-            .map_err(broken)?;
+            .map_err(LoadError::Broken)?;
         (shown_path(&path), items, None, Vec::new())
     };
     let selected = select::by_tags(shared, play, items);

@@ -21,6 +21,7 @@ use crate::value::{Map, Value, map_of};
 use crate::vars::{HostVars, RunVars, VarSettings};
 use crate::vault::Vault;
 
+use self::actions::Effect;
 use self::cursor::Cursor;
 use self::host::Host;
 use self::prepare::After;
@@ -90,6 +91,8 @@ pub struct Engine {
     progress_at: Instant,
     receiving: HashMap<(u64, u32), PathBuf>,
     inventory_sources: Vec<String>,
+    /// What tasks added to the inventory, for whom: done again when it is read again.
+    additions: Vec<(Option<Arc<str>>, Effect)>,
 }
 
 /// What a run is made of, beyond options and settings.
@@ -148,6 +151,7 @@ impl Engine {
         let vars = Arc::new(RunVars {
             extra: options.extra_vars.clone(),
             magic: play::run_magic(&options, &settings, &playbook_dir),
+            connection: play::connection_vars(&options, &settings),
             settings: VarSettings {
                 inject_facts: settings.inject_facts_as_vars,
                 merge_hashes: settings.hash_merge,
@@ -170,7 +174,7 @@ impl Engine {
         }));
         let loader = Arc::new(Loader::new(LoaderOptions {
             roles_path: settings.roles_path.clone(),
-            collections_paths: settings.collections_path.clone(),
+            collections_paths: play::collection_dirs(&playbook_dir, &settings),
             vault: vault.clone(),
             check_modules: true,
             private_role_vars: settings.private_role_vars,
@@ -221,6 +225,7 @@ impl Engine {
             pending_stop: None,
             progress_at: Instant::now(),
             receiving: HashMap::new(),
+            additions: Vec::new(),
         })
     }
 
@@ -291,7 +296,7 @@ impl Engine {
     /// Runs a play; false if the playbook ends here because no host of it is left.
     fn play(&mut self, play: &Arc<Play>) -> Result<bool, Stop> {
         let prompted = play::prompt(self, play)?;
-        let all = self.select(play)?;
+        let (named, all) = self.select(play)?;
         let name = play::name(self, play);
         if all.is_empty() {
             self.tell(Event::PlayStarted { name, hosts: Vec::new(), check: self.shared.options.check });
@@ -316,7 +321,7 @@ impl Engine {
             }
             let hosts = alive.clone();
             self.tell(Event::PlayStarted { name: name.clone(), hosts, check: self.shared.options.check });
-            let state = play::state(self, play, prompted.clone(), &all, &alive, &later, handlers.clone());
+            let state = play::state(self, play, prompted.clone(), &named, &alive, &later, handlers.clone());
             let hosts = self.hosts(play, &state, &alive, &items)?;
             let end = PlayRun::new(self, Arc::new(state), hosts, strategy, max_fail).run()?;
             if let Some(stop) = self.pending_stop.take() {
@@ -335,8 +340,8 @@ impl Engine {
         Ok(true)
     }
 
-    /// The hosts of a play, in its order; those that failed earlier are left out.
-    fn select(&mut self, play: &Arc<Play>) -> Result<Vec<Arc<str>>, Stop> {
+    /// The hosts of a play: all that it names, and those that have not failed earlier, in its order.
+    fn select(&mut self, play: &Arc<Play>) -> Result<(Vec<Arc<str>>, Vec<Arc<str>>), Stop> {
         let pattern = self.shared.render_static(&play.hosts, &play.vars).map_err(Stop::Error)?;
         let pattern = match &pattern {
             Value::List(items) => items.iter().map(Value::to_text).collect::<Vec<_>>().join(","),
@@ -353,12 +358,14 @@ impl Engine {
             }
             Err(error) => return Err(Stop::Error(error.at(Some(play.origin.clone())))),
         };
-        let mut hosts: Vec<Arc<str>> = hosts
-            .into_iter()
-            .filter(|host| !self.failed.contains(host) && !self.unreachable.contains(host))
+        let mut all = hosts;
+        play::order(self, play, &mut all)?;
+        let alive = all
+            .iter()
+            .filter(|host| !self.failed.contains(*host) && !self.unreachable.contains(*host))
+            .cloned()
             .collect();
-        play::order(self, play, &mut hosts)?;
-        Ok(hosts)
+        Ok((all, alive))
     }
 
     fn hosts(
@@ -385,7 +392,11 @@ impl Engine {
             vars.facts_pending = false;
             vars.files = play::vars_files(self, play, state, &vars)?;
             self.shared.vars.publish(&vars);
-            hosts.push(Host::new(Arc::new(vars), Cursor::new(items.clone()), window));
+            let mut cursor = Cursor::new(items.clone());
+            if self.shared.settings.gathering == "smart" && vars.facts.contains_key("module_setup") {
+                play::skip_gathering(&mut cursor);
+            }
+            hosts.push(Host::new(Arc::new(vars), cursor, window));
         }
         Ok(hosts)
     }
@@ -428,13 +439,39 @@ impl Engine {
 
     fn refresh_inventory(&mut self) -> Result<(), Stop> {
         let options = inventory_options(&self.shared.settings, &self.shared.vault);
-        let (inventory, warnings) =
+        let (mut inventory, warnings) =
             Inventory::load(&self.inventory_sources, &options).map_err(Stop::Syntax)?;
         for warning in warnings {
             self.tell(Event::Diagnostic(warning));
         }
+        for (host, effect) in &self.additions {
+            let outcome = match effect {
+                Effect::AddHost { name, groups, vars } => inventory.add_host(name, groups, vars),
+                Effect::GroupBy { group, parents } => {
+                    // The host may be gone; its group is not.
+                    let hosts: Vec<&str> = host
+                        .iter()
+                        .map(AsRef::as_ref)
+                        .filter(|host| inventory.host(host).is_some())
+                        .collect();
+                    inventory.add_group(group, parents, &hosts)
+                }
+                _ => continue,
+            };
+            outcome.map_err(Stop::Error)?;
+        }
         self.shared.vars.set_inventory(Arc::new(inventory));
         Ok(())
+    }
+
+    /// A task added a host.
+    fn note_addition(&mut self, effect: &Effect) {
+        self.additions.push((None, effect.clone()));
+    }
+
+    /// A task put a host in a group.
+    fn note_group(&mut self, host: &Arc<str>, effect: &Effect) {
+        self.additions.push((Some(host.clone()), effect.clone()));
     }
 
     fn interrupted(&self) -> bool {

@@ -271,7 +271,7 @@ impl Planner<'_> {
         if matches!(value, Value::Null | Value::Omit) {
             return Ok(default);
         }
-        value.to_bool().ok_or_else(|| self.bad_keyword(name, &value, "a boolean"))
+        value.to_bool().ok_or_else(|| self.bad_keyword(name, &value, "bool"))
     }
 
     fn number(&self, keyword: Option<&Value>, name: &str, bound: &Bound) -> Result<Option<f64>, PlanError> {
@@ -284,16 +284,19 @@ impl Planner<'_> {
             Value::Float(number) => Ok(Some(*number)),
             Value::Str(text) if text.text.is_empty() => Ok(None),
             Value::Str(text) => {
-                text.text.trim().parse().map(Some).map_err(|_| self.bad_keyword(name, &value, "a number"))
+                text.text.trim().parse().map(Some).map_err(|_| self.bad_keyword(name, &value, "float"))
             }
-            _ => Err(self.bad_keyword(name, &value, "a number")),
+            _ => Err(self.bad_keyword(name, &value, "float")),
         }
     }
 
     fn bad_keyword(&self, name: &str, value: &Value, expected: &str) -> PlanError {
         PlanError::Failed(Box::new(failed(
             self.task,
-            format!("the keyword `{name}` has the value {}, which is not {expected}", value.repr()),
+            format!(
+                "the keyword `{name}`: The value {} could not be converted to '{expected}'",
+                value.repr()
+            ),
         )))
     }
 
@@ -473,7 +476,7 @@ impl Planner<'_> {
         let templar = &self.shared.templar;
         let values = match &looping.lookup {
             None => {
-                let value = templar.render(&looping.value, &context)?;
+                let value = templar.render_trusted(&looping.value, &context)?;
                 match value {
                     Value::List(items) => items.as_ref().clone(),
                     other => {
@@ -489,7 +492,7 @@ impl Planner<'_> {
             }
             Some(lookup) => {
                 // with_items: a list is flattened one level by the lookup; a scalar counts as one item.
-                let value = templar.render(&looping.value, &context)?;
+                let value = templar.render_trusted(&looping.value, &context)?;
                 let terms = match value {
                     Value::List(items) => items.as_ref().clone(),
                     other => vec![other],
@@ -587,18 +590,7 @@ impl Planner<'_> {
             let defaults = self.render(defaults, bound)?;
             self.shared.add_module_defaults(action, &defaults, &mut args);
         }
-        if let Some(template) = &self.task.args_template {
-            match self.render(template, bound)? {
-                Value::Map(map) => args.extend(map.iter().map(|(key, value)| (key.clone(), value.clone()))),
-                Value::Null | Value::Omit => {}
-                other => {
-                    return Err(PlanError::Failed(Box::new(failed(
-                        self.task,
-                        format!("the keyword `args` must be a mapping, not {}", other.type_name()),
-                    ))));
-                }
-            }
-        }
+        self.add_template_args(action, bound, &mut args)?;
         for (key, value) in self.task.args.iter() {
             let value = self.render(value, bound).map_err(|error| self.bad_argument(action, key, error))?;
             if !matches!(value, Value::Omit) {
@@ -606,6 +598,37 @@ impl Planner<'_> {
             }
         }
         Ok(args)
+    }
+
+    /// Arguments for actions that render their own: as they are written.
+    fn raw_args(&self, action: &str, bound: &Bound) -> Result<Map, PlanError> {
+        let mut args = Map::new();
+        for defaults in &self.task.keywords.module_defaults {
+            let defaults = self.render(defaults, bound)?;
+            self.shared.add_module_defaults(action, &defaults, &mut args);
+        }
+        self.add_template_args(action, bound, &mut args)?;
+        args.extend(self.task.args.iter().map(|(key, value)| (key.clone(), value.clone())));
+        Ok(args)
+    }
+
+    /// Arguments that one template gives all together.
+    fn add_template_args(&self, action: &str, bound: &Bound, args: &mut Map) -> Result<(), PlanError> {
+        let Some(template) = &self.task.args_template else { return Ok(()) };
+        match self.shared.templar.render_trusted(template, &bound.context())? {
+            Value::Map(map) => args.extend(map.iter().map(|(key, value)| (key.clone(), value.clone()))),
+            Value::Null | Value::Omit => {}
+            other => {
+                return Err(PlanError::Failed(Box::new(failed(
+                    self.task,
+                    format!(
+                        "Finalization of task args for '{action}' failed: the arguments must be a mapping, not {}",
+                        other.type_name()
+                    ),
+                ))));
+            }
+        }
+        Ok(())
     }
 
     /// An argument that can't be rendered, in the words that users know.
@@ -642,7 +665,7 @@ impl Planner<'_> {
         }
         if let Some(run) = actions::find(&action) {
             let args = if actions::takes_raw_args(&action) {
-                self.task.args.as_ref().clone()
+                self.raw_args(&action, &bound)?
             } else {
                 self.args(&action, &bound)?
             };
@@ -773,7 +796,7 @@ impl Planner<'_> {
                     if map.as_str().is_some_and(str::is_empty) {
                         continue;
                     }
-                    return Err(self.bad_keyword("environment", &map, "a mapping"));
+                    return Err(self.bad_keyword("environment", &map, "dict"));
                 };
                 for (name, value) in map.iter() {
                     out.insert(name.to_text(), value.to_text());

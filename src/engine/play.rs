@@ -15,7 +15,7 @@ use crate::engine::select;
 use crate::engine::shared::PlayState;
 use crate::engine::{Engine, Stop};
 use crate::event::Event;
-use crate::inventory::LoadOptions;
+use crate::inventory::{GroupNames, LoadOptions};
 use crate::playbook::{Item, Keywords, Play, Task};
 use crate::template::SearchPath;
 use crate::value::{Map, Value, map_of};
@@ -342,6 +342,34 @@ fn implicit(play: &Play, id: u64, action: &str, args: Map, name: Option<&str>) -
     }
 }
 
+/// The names of the roles that a role depends on, directly or not.
+fn add_dependencies(role: &crate::playbook::Role, names: &mut Vec<Arc<str>>) {
+    for dependency in &role.dependencies {
+        let name: Arc<str> = dependency.name.as_str().into();
+        if !names.contains(&name) {
+            names.push(name);
+            add_dependencies(dependency, names);
+        }
+    }
+}
+
+/// Leaves out the gathering of facts at the start of a play.
+pub(super) fn skip_gathering(cursor: &mut crate::engine::cursor::Cursor) {
+    if let Some((task, _)) = cursor.peek()
+        && task.implicit
+        && matches!(task.action.as_str(), "ansible.builtin.setup" | "ansible.builtin.gather_facts")
+    {
+        cursor.advance(false);
+    }
+}
+
+/// Where collections are searched: beside the playbook first.
+pub(super) fn collection_dirs(playbook_dir: &Path, settings: &Settings) -> Vec<PathBuf> {
+    let mut dirs = vec![playbook_dir.join("collections")];
+    dirs.extend(settings.collections_path.iter().cloned());
+    dirs
+}
+
 fn names_value(names: &[Arc<str>]) -> Value {
     Value::list(names.iter().map(|name| Value::str(name.clone())).collect())
 }
@@ -361,6 +389,10 @@ pub(super) fn state(
     let mut hosts = batch.to_vec();
     hosts.extend(later.iter().cloned());
     let roles: Vec<Arc<str>> = play.roles.iter().map(|role| role.name.as_str().into()).collect();
+    let mut dependent: Vec<Arc<str>> = Vec::new();
+    play.roles.iter().for_each(|role| add_dependencies(role, &mut dependent));
+    let every: Vec<Arc<str>> =
+        roles.iter().chain(&dependent).cloned().collect::<indexmap::IndexSet<_>>().into_iter().collect();
     let magic = map_of([
         ("ansible_play_name", Value::from(name(engine, play))),
         ("ansible_play_hosts_all", names_value(all)),
@@ -368,7 +400,8 @@ pub(super) fn state(
         ("play_hosts", names_value(&hosts)),
         ("ansible_play_batch", names_value(batch)),
         ("ansible_play_role_names", names_value(&roles)),
-        ("ansible_role_names", names_value(&roles)),
+        ("ansible_dependent_role_names", names_value(&dependent)),
+        ("ansible_role_names", names_value(&every)),
         ("role_names", names_value(&roles)),
         ("playbook_dir", Value::str(dir.to_string_lossy())),
         ("_later_hosts", names_value(later)),
@@ -486,12 +519,35 @@ pub(super) fn transport_settings(options: &RunOptions, settings: &Settings) -> c
     transport
 }
 
+/// What templates see of how hosts are reached, where neither variables nor keywords say so.
+pub(super) fn connection_vars(options: &RunOptions, settings: &Settings) -> Map {
+    let mut vars = Map::new();
+    let connection = options.connection.as_ref().unwrap_or(&settings.transport);
+    vars.insert(Value::str("ansible_connection"), Value::str(connection.as_str()));
+    if let Some(user) = options.remote_user.as_ref().or(settings.remote_user.as_ref()) {
+        vars.insert(Value::str("ansible_user"), Value::str(user.as_str()));
+        vars.insert(Value::str("ansible_ssh_user"), Value::str(user.as_str()));
+    }
+    if let Some(port) = settings.remote_port {
+        vars.insert(Value::str("ansible_port"), Value::Int(i64::from(port)));
+        vars.insert(Value::str("ansible_ssh_port"), Value::Int(i64::from(port)));
+    }
+    vars
+}
+
 /// How inventories are read.
 pub fn inventory_options(settings: &Settings, vault: &Vault) -> LoadOptions {
     LoadOptions {
         vault: vault.clone(),
         ignore_extensions: settings.inventory_ignore_extensions.clone(),
         ignore_patterns: settings.inventory_ignore_patterns.clone(),
+        merge_hashes: settings.hash_merge,
+        group_names: match settings.force_valid_group_names.as_str() {
+            "always" => GroupNames::Replaced,
+            "silently" => GroupNames::ReplacedSilently,
+            "ignore" => GroupNames::KeptSilently,
+            _ => GroupNames::Kept,
+        },
         ..LoadOptions::default()
     }
 }

@@ -270,14 +270,10 @@ impl<'e> PlayRun<'e> {
         let mut best: Option<(Position, Arc<Task>)> = None;
         let mut participants = Vec::new();
         for host in self.groups[group].hosts.clone() {
-            let state = &mut self.hosts[host];
-            if !state.is_active() {
+            if !self.hosts[host].is_active() {
                 continue;
             }
-            let Some((task, position)) = state.cursor.peek() else {
-                state.state = HostState::Ended;
-                continue;
-            };
+            let Some((task, position)) = self.peek(host) else { continue };
             match &best {
                 Some((least, first)) if position == *least && first.id == task.id => participants.push(host),
                 Some((least, _)) if position >= *least => {}
@@ -288,6 +284,23 @@ impl<'e> PlayRun<'e> {
             }
         }
         best.map(|(_, task)| (task, participants))
+    }
+
+    /// The task that a host stands at; at the end of the play, what became of the host is settled.
+    fn peek(&mut self, host: usize) -> Option<(Arc<Task>, Position)> {
+        let state = &mut self.hosts[host];
+        let found = state.cursor.peek();
+        if found.is_some() {
+            return found;
+        }
+        if state.cursor.dead {
+            state.cursor.dead = false;
+            self.end_failed(host);
+            self.update_play_hosts();
+            return if self.hosts[host].is_active() { self.peek(host) } else { None };
+        }
+        state.state = if state.doomed { HostState::Failed } else { HostState::Ended };
+        None
     }
 
     /// Begins a step; false if it was over at once.
@@ -302,6 +315,13 @@ impl<'e> PlayRun<'e> {
                 return Ok(false);
             }
             _ => {}
+        }
+        for host in &participants {
+            // Planning foresaw another way (a role that was to be done already, say): what it planned is void.
+            let host = &mut self.hosts[*host];
+            if host.queue.front().is_some_and(|entry| entry.task.id != task.id) {
+                host.forget();
+            }
         }
         let linear = self.strategy == Strategy::Linear;
         let bypass = actions::bypasses_host_loop(&task.action);
@@ -485,6 +505,7 @@ impl<'e> PlayRun<'e> {
                 Work::Local { settled, effects } => {
                     let mut settled = settled.clone();
                     self.apply_effects(step, host, effects, &mut settled.result);
+                    self.tell_warnings(&settled.result);
                     ItemOutcome::settled(settled)
                 }
                 Work::Engine { action, args, machine, identity } => {
@@ -608,7 +629,8 @@ impl<'e> PlayRun<'e> {
     ) -> TaskResult {
         let looped = self.front(job.host).is_some_and(|ahead| ahead.planned.looped.is_some());
         let shown = if no_log { settle::censored(&outcome.result) } else { outcome.result.clone() };
-        let shown: Map = shown.into_iter().filter(|(key, _)| key.as_str() != Some("invocation")).collect();
+        let hidden = |key: &Value| matches!(key.as_str(), Some("invocation" | "exception"));
+        let shown: Map = shown.into_iter().filter(|(key, _)| !hidden(key)).collect();
         let shown = if !whole && looped {
             let shape = self.front(job.host).and_then(|ahead| ahead.planned.looped.clone());
             let mut shown = shown;
@@ -721,7 +743,8 @@ impl<'e> PlayRun<'e> {
         job.memory.insert(Value::str("failed"), Value::Bool(bad && outcome.verdict == Verdict::Failed));
         job.memory
             .insert(Value::str("unreachable"), Value::Bool(bad && outcome.verdict == Verdict::Unreachable));
-        job.memory.insert(Value::str("skipped"), Value::Bool(outcome.verdict == Verdict::Skipped));
+        let did_not_run = matches!(outcome.verdict, Verdict::Skipped | Verdict::Unreachable);
+        job.memory.insert(Value::str("skipped"), Value::Bool(did_not_run));
         if bad && outcome.verdict == Verdict::Failed {
             let failed_task = failed_task_value(step);
             for receiver in &receivers {
@@ -759,7 +782,8 @@ impl<'e> PlayRun<'e> {
                     if member != host {
                         state.forget();
                     }
-                    state.cursor.advance(!skipped);
+                    // Where the task ran once for all, the others did not run it.
+                    state.cursor.advance(!skipped && member == host);
                 }
             }
             fatal |= (failed || unreachable) && (any_errors_fatal || !step.once.is_empty());
@@ -770,19 +794,14 @@ impl<'e> PlayRun<'e> {
             }
             self.update_play_hosts();
         }
-        if fatal && self.strategy == Strategy::Linear {
+        if fatal {
             let failed: HashSet<usize> = step
                 .jobs
                 .iter()
                 .filter(|job| flag(job, "failed") || flag(job, "unreachable"))
-                .map(|job| job.host)
+                .flat_map(|job| if step.once.is_empty() { vec![job.host] } else { step.once.clone() })
                 .collect();
-            for host in self.groups[group].hosts.clone() {
-                if self.hosts[host].is_active() && !failed.contains(&host) && step.once.is_empty() {
-                    self.fail_host(host);
-                }
-            }
-            self.update_play_hosts();
+            self.spread_failure(group, &failed);
         }
         if let Some(limit) = self.max_fail
             && self.strategy == Strategy::Linear
@@ -802,18 +821,38 @@ impl<'e> PlayRun<'e> {
         Ok(())
     }
 
+    /// `any_errors_fatal`: the failure of some hosts is that of all.
+    fn spread_failure(&mut self, group: usize, failed: &HashSet<usize>) {
+        if self.strategy != Strategy::Linear {
+            return;
+        }
+        for host in self.groups[group].hosts.clone() {
+            if self.hosts[host].is_active() && !failed.contains(&host) {
+                self.fail_host(host);
+            }
+        }
+        self.update_play_hosts();
+    }
+
     fn fail_host(&mut self, host: usize) {
         let state = &mut self.hosts[host];
         state.forget();
         if state.cursor.fail() == Fate::Dead {
-            state.state = HostState::Failed;
-            if self.engine.force_handlers(&self.play) && !state.cursor.notified.is_empty() {
-                let handlers = self.play.handlers.clone();
-                let notified = std::mem::take(&mut state.cursor.notified);
-                state.cursor = crate::engine::cursor::Cursor::only_handlers(handlers, notified);
-                state.state = HostState::Active;
-                state.doomed = true;
-            }
+            self.end_failed(host);
+        }
+    }
+
+    /// Nothing has taken the failure of a host: it only runs its notified handlers, where those are forced.
+    fn end_failed(&mut self, host: usize) {
+        let state = &mut self.hosts[host];
+        state.forget();
+        state.state = HostState::Failed;
+        if self.engine.force_handlers(&self.play) && !state.cursor.notified.is_empty() && !state.doomed {
+            let handlers = self.play.handlers.clone();
+            let notified = std::mem::take(&mut state.cursor.notified);
+            state.cursor = crate::engine::cursor::Cursor::only_handlers(handlers, notified);
+            state.state = HostState::Active;
+            state.doomed = true;
         }
     }
 
@@ -1212,11 +1251,7 @@ impl<'e> PlayRun<'e> {
                 });
             }
         }
-        if let Some(Value::List(warnings)) = result.get("warnings") {
-            for warning in warnings.iter() {
-                self.engine.tell(Event::Diagnostic(Diagnostic::warning(warning.to_text())));
-            }
-        }
+        self.tell_warnings(&result);
         if step.task.action == "ansible.builtin.setup" {
             prefix_facts(&mut result);
         }
@@ -1225,6 +1260,14 @@ impl<'e> PlayRun<'e> {
             Diagnostic::error(format!("Module failed: {message}")).at(Some(step.task.origin.clone()))
         });
         ItemOutcome { verdict: settle::verdict_of(&result), result, diagnostic }
+    }
+
+    fn tell_warnings(&mut self, result: &Map) {
+        if let Some(Value::List(warnings)) = result.get("warnings") {
+            for warning in warnings.iter() {
+                self.engine.tell(Event::Diagnostic(Diagnostic::warning(warning.to_text())));
+            }
+        }
     }
 
     fn name_stuck_hosts(&mut self) {
@@ -1290,6 +1333,7 @@ impl<'e> PlayRun<'e> {
                 Effect::AddHost { name, groups, vars } => {
                     let changed =
                         self.engine.change_inventory(|inventory| inventory.add_host(name, groups, vars));
+                    self.engine.note_addition(effect);
                     result.insert(Value::str("changed"), Value::Bool(changed));
                 }
                 Effect::GroupBy { group, parents } => {
@@ -1298,6 +1342,7 @@ impl<'e> PlayRun<'e> {
                         .engine
                         .change_inventory(|inventory| inventory.add_group(group, parents, &[&name]));
                     result.insert(Value::str("changed"), Value::Bool(changed));
+                    self.engine.note_group(&name, effect);
                     if changed {
                         self.refresh_inventory_vars();
                     }
@@ -1308,6 +1353,20 @@ impl<'e> PlayRun<'e> {
                 }
             }
         }
+    }
+
+    /// Hosts that a refreshed inventory no longer has take no further part.
+    fn drop_unlisted_hosts(&mut self) -> Result<(), Stop> {
+        let play = self.play.play.clone();
+        let (_, listed) = self.engine.select(&play)?;
+        let listed: HashSet<Arc<str>> = listed.into_iter().collect();
+        for host in &mut self.hosts {
+            if host.is_active() && !listed.contains(&host.name) {
+                host.forget();
+                host.state = HostState::Ended;
+            }
+        }
+        Ok(())
     }
 
     fn delegated_facts(&self, host: usize) -> Option<Arc<str>> {
@@ -1332,7 +1391,7 @@ impl<'e> PlayRun<'e> {
                 vars.inventory = layers;
             }
             self.set_vars(host, vars);
-            self.hosts[host].forget_plans();
+            self.hosts[host].forget_later_plans();
         }
     }
 
@@ -1467,6 +1526,8 @@ impl<'e> PlayRun<'e> {
         self.announce(&planner_info);
         let mut told: BTreeMap<(u32, String), (Vec<Arc<str>>, String, Option<String>)> = BTreeMap::new();
         let mut entering: Vec<(usize, Vec<Arc<Included>>)> = Vec::new();
+        let mut lost: HashSet<usize> = HashSet::new();
+        let mut fatal = false;
         for host in participants.iter().copied() {
             let resolved = include::resolve(&self.planner(task, host));
             let walked = matches!(
@@ -1474,6 +1535,23 @@ impl<'e> PlayRun<'e> {
                 Some(AheadKind::Include(_))
             );
             match resolved {
+                Ok(resolved) if !resolved.broken.is_empty() => return Err(Stop::Syntax(resolved.broken)),
+                Ok(resolved) if !resolved.missing.is_empty() => {
+                    let step = Step {
+                        task: task.clone(),
+                        info: planner_info.clone(),
+                        jobs: Vec::new(),
+                        once: Vec::new(),
+                        throttle: 0,
+                    };
+                    for settled in resolved.missing {
+                        self.tell_failed(&step, host, ItemOutcome::settled(settled), false, false);
+                    }
+                    fatal |= self.is_fatal(task, host);
+                    lost.insert(host);
+                    self.fail_host(host);
+                    self.update_play_hosts();
+                }
                 Ok(resolved) => {
                     let name = self.hosts[host].name.clone();
                     for (included, label) in resolved.included.iter().zip(&resolved.labels) {
@@ -1544,6 +1622,8 @@ impl<'e> PlayRun<'e> {
                         self.hosts[host].forget();
                         self.hosts[host].cursor.advance(true);
                     } else {
+                        fatal |= self.is_fatal(task, host);
+                        lost.insert(host);
                         self.fail_host(host);
                         self.update_play_hosts();
                     }
@@ -1566,7 +1646,21 @@ impl<'e> PlayRun<'e> {
             }
         }
         self.adopt(&brought);
+        if fatal {
+            self.spread_failure(self.group_of(participants[0]), &lost);
+        }
         Ok(())
+    }
+
+    /// Whether `any_errors_fatal` holds for a task on a host.
+    fn is_fatal(&self, task: &Arc<Task>, host: usize) -> bool {
+        let planner = self.planner(task, host);
+        let Some(keyword) = &task.keywords.any_errors_fatal else {
+            return self.engine.shared.settings.any_errors_fatal;
+        };
+        let bound = planner.bind(planner.scope());
+        let value = self.engine.shared.templar.render(keyword, &bound.context());
+        value.is_ok_and(|value| value.to_bool() == Some(true))
     }
 
     /// Handlers and public variables of included roles become the play's.
@@ -1710,15 +1804,7 @@ impl<'e> PlayRun<'e> {
                     self.hosts[host].state = HostState::Ended;
                 }
             }
-            "end_play" if !applies.is_empty() => {
-                if linear {
-                    self.end_play = true;
-                } else {
-                    for host in applies {
-                        self.hosts[host].state = HostState::Ended;
-                    }
-                }
-            }
+            "end_play" if !applies.is_empty() => self.end_play = true,
             "end_batch" if !applies.is_empty() => self.end_batch = true,
             "end_role" => {
                 for host in applies {
@@ -1732,10 +1818,21 @@ impl<'e> PlayRun<'e> {
                     self.set_vars(host, vars);
                 }
             }
-            "clear_host_errors" if !applies.is_empty() => self.engine.clear_host_errors(),
+            "clear_host_errors" if !applies.is_empty() => {
+                self.engine.clear_host_errors();
+                for host in &mut self.hosts {
+                    host.cursor.forgive();
+                    if matches!(host.state, HostState::Failed | HostState::Unreachable) {
+                        host.state = HostState::Ended;
+                    }
+                    host.doomed = false;
+                }
+                self.update_play_hosts();
+            }
             "refresh_inventory" if !applies.is_empty() => {
                 self.engine.refresh_inventory()?;
                 self.refresh_inventory_vars();
+                self.drop_unlisted_hosts()?;
             }
             "reset_connection" => {
                 for host in applies {

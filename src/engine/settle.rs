@@ -40,6 +40,9 @@ impl ItemOutcome {
     }
 }
 
+/// What a failed result has as `exception`, which playbooks may look for.
+const NO_TRACEBACK: &str = "(traceback unavailable)";
+
 fn truthy(result: &Map, name: &str) -> bool {
     result.get(name).is_some_and(Value::truthy)
 }
@@ -82,6 +85,9 @@ pub fn judge(
         }
     }
     result.entry(Value::str("changed")).or_insert(Value::Bool(false));
+    if truthy(result, "failed") {
+        result.entry(Value::str("exception")).or_insert_with(|| Value::str(NO_TRACEBACK));
+    }
     for stream in ["stdout", "stderr"] {
         let lines = format!("{stream}_lines");
         if let Some(text) = result.get(stream).and_then(Value::as_str)
@@ -123,6 +129,11 @@ pub fn judge(
     {
         result.insert(Value::str("failed"), Value::Bool(failed));
         result.insert(Value::str("failed_when_result"), Value::Bool(failed));
+        if failed {
+            result.entry(Value::str("exception")).or_insert_with(|| Value::str(NO_TRACEBACK));
+        } else if let Some(exception) = result.shift_remove("exception") {
+            result.insert(Value::str("failed_when_suppressed_exception"), exception);
+        }
     }
     let mut again = false;
     if let Some(retries) = retries {

@@ -108,6 +108,7 @@ impl Reader<'_, '_> {
                 ));
             }
         };
+        let name = &*self.loading.inventory.group_name(name).into_owned();
         let is_new = !self.loading.inventory.group_ids.contains_key(name);
         if is_new && self.section == Section::Vars && !self.pending.contains_key(name) {
             let pending = Pending { how: Section::Vars, parents: Vec::new(), origin: self.origin(0) };
@@ -156,6 +157,7 @@ impl Reader<'_, '_> {
         if name.is_empty() || name.contains([':', ']']) || name.contains(char::is_whitespace) {
             return Err(format!("'{content}' isn't the name of a group"));
         }
+        let name = &*self.loading.inventory.group_name(name).into_owned();
         if let Some(child) = self.loading.inventory.group_ids.get(name).copied() {
             return self.loading.inventory.add_child(self.group, child).map(|_| ());
         }

@@ -208,6 +208,15 @@ impl<'a> Reader<'a> {
     fn number(&mut self) -> Option<Value> {
         let length = self.number_length();
         let (token, rest) = self.rest.split_at(length);
+        if let Some(after) = rest.strip_prefix(['j', 'J'])
+            && !after.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+        {
+            // There are no complex numbers here; they stay text.
+            number(token)?;
+            let text = self.text(&self.rest[..=length]);
+            self.rest = after;
+            return Some(text);
+        }
         // `10.0.0.1`, `5m` and `1-2` are no numbers.
         if rest.starts_with(|c: char| c.is_alphanumeric() || c == '.' || c == '_') {
             return None;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Inventory, LoadOptions, constructed, directory_of, ini, names, script, yaml};
+use super::{GroupNames, Inventory, LoadOptions, constructed, directory_of, ini, names, script, yaml};
 use crate::diagnostic::Diagnostic;
 use crate::source;
 use crate::value::{Origin, Value};
@@ -24,7 +24,11 @@ pub(super) fn load(
     options: &LoadOptions,
 ) -> Result<(Inventory, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut loading = Loading {
-        inventory: Inventory::new(options.vault.clone()),
+        inventory: Inventory {
+            merge_hashes: options.merge_hashes,
+            group_names: options.group_names,
+            ..Inventory::new(options.vault.clone())
+        },
         options,
         warnings: Vec::new(),
         errors: Vec::new(),
@@ -174,29 +178,26 @@ impl Loading<'_> {
             .map(|group| Diagnostic::warning(format!("'{}' is both a group and a host", group.name)))
             .collect();
         self.warnings.extend(both);
-        let odd: Vec<&str> = self
-            .inventory
-            .groups
-            .iter()
-            .map(|group| group.name.as_ref())
-            .filter(|name| !is_variable_name(name))
-            .take(5)
-            .collect();
-        if !odd.is_empty() {
-            self.warnings.push(
-                Diagnostic::warning(format!(
-                    "names of groups should be letters, digits and underscores: {}",
-                    odd.join(", ")
-                ))
-                .hint("`groups.name` works only for such names; `groups['na-me']` always does"),
-            );
+        if !matches!(self.options.group_names, GroupNames::Kept | GroupNames::Replaced) {
+            return;
         }
+        let odd: Vec<&str> = self.inventory.odd_names.iter().map(String::as_str).take(5).collect();
+        if odd.is_empty() {
+            return;
+        }
+        let replaced = self.options.group_names.replaces();
+        let what = if replaced { "and automatically replaced" } else { "but not replaced" };
+        self.warnings.push(
+            Diagnostic::warning(format!(
+                "Invalid characters were found in group names {what}: {}",
+                odd.join(", ")
+            ))
+            .hint(
+                "a group's name should be letters, digits and underscores: `groups.name` works only for such \
+                 names; `groups['na-me']` always does",
+            ),
+        );
     }
-}
-
-fn is_variable_name(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// A file without an extension is YAML if it reads as a mapping of groups, as Ansible would find out by trying.

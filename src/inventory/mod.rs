@@ -28,7 +28,7 @@ mod vars_files;
 mod yaml;
 
 pub use layers::{Layer, Level};
-pub use names::LOCALHOST;
+pub use names::{LOCALHOST, host_and_port};
 pub use pattern::Selection;
 pub use show::{Show, to_json, to_yaml};
 
@@ -46,6 +46,30 @@ pub struct LoadOptions {
     pub ignore_extensions: Vec<String>,
     /// Entries of inventory directories that match one of these regular expressions are skipped.
     pub ignore_patterns: Vec<String>,
+    /// Mappings that several sources give are merged rather than replaced.
+    pub merge_hashes: bool,
+    /// What becomes of group names that are no variable names.
+    pub group_names: GroupNames,
+}
+
+/// What becomes of group names that are no variable names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupNames {
+    /// They stay, with a warning.
+    #[default]
+    Kept,
+    /// They stay.
+    KeptSilently,
+    /// Other characters become underscores, with a warning.
+    Replaced,
+    /// Other characters become underscores.
+    ReplacedSilently,
+}
+
+impl GroupNames {
+    fn replaces(self) -> bool {
+        matches!(self, GroupNames::Replaced | GroupNames::ReplacedSilently)
+    }
 }
 
 impl Default for LoadOptions {
@@ -58,6 +82,8 @@ impl Default for LoadOptions {
             script_timeout: Duration::from_secs(300),
             ignore_extensions: ignored.map(String::from).to_vec(),
             ignore_patterns: Vec::new(),
+            merge_hashes: false,
+            group_names: GroupNames::default(),
         }
     }
 }
@@ -112,6 +138,10 @@ pub struct Inventory {
     /// The source that is being read: what new hosts get as `inventory_file` and `inventory_dir`.
     current_source: (Value, Value),
     files: VarsFiles,
+    merge_hashes: bool,
+    group_names: GroupNames,
+    /// Names of groups that no template can use as they are, as they were written.
+    odd_names: Vec<String>,
     caches: Mutex<layers::Caches>,
 }
 
@@ -129,6 +159,9 @@ impl Clone for Inventory {
             sources: self.sources.clone(),
             current_source: self.current_source.clone(),
             files: VarsFiles::new(self.files.vault.clone()),
+            merge_hashes: self.merge_hashes,
+            group_names: self.group_names,
+            odd_names: Vec::new(),
             caches: Mutex::default(),
         }
     }
@@ -166,6 +199,9 @@ impl Inventory {
             sources: Vec::new(),
             current_source: (Value::Null, Value::Null),
             files: VarsFiles::new(vault),
+            merge_hashes: false,
+            group_names: GroupNames::default(),
+            odd_names: Vec::new(),
             caches: Mutex::default(),
         };
         inventory.group_id("all");
@@ -285,7 +321,7 @@ impl Inventory {
             }
         }
         for group in groups {
-            changed |= !self.group_ids.contains_key(group.as_str());
+            changed |= !self.group_ids.contains_key(&*self.group_name(group));
             let group = self.group_id(group);
             changed |= self.put(group, host);
         }
@@ -303,10 +339,10 @@ impl Inventory {
         if name.is_empty() {
             return Err(Diagnostic::error("a group needs a name"));
         }
-        let mut changed = !self.group_ids.contains_key(name);
+        let mut changed = !self.group_ids.contains_key(&*self.group_name(name));
         let group = self.group_id(name);
         for parent in parents {
-            changed |= !self.group_ids.contains_key(parent.as_str());
+            changed |= !self.group_ids.contains_key(&*self.group_name(parent));
             let parent = self.group_id(parent);
             changed |= self.add_child(parent, group).map_err(Diagnostic::error)?;
         }
@@ -329,10 +365,28 @@ impl Inventory {
         self.caches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A group's name as it is kept.
+    fn group_name<'a>(&self, name: &'a str) -> std::borrow::Cow<'a, str> {
+        if !self.group_names.replaces() || names::is_variable_name(name) {
+            return name.into();
+        }
+        let replaced: String =
+            name.chars().map(|c| if c.is_alphanumeric() || c == '_' { c } else { '_' }).collect();
+        if replaced.starts_with(|c: char| c.is_ascii_digit()) {
+            return format!("_{}", &replaced[1..]).into();
+        }
+        replaced.into()
+    }
+
     /// The group of this name, added if need be.
     fn group_id(&mut self, name: &str) -> usize {
+        let written = name;
+        let name = &*self.group_name(name);
         if let Some(id) = self.group_ids.get(name) {
             return *id;
+        }
+        if !names::is_variable_name(written) {
+            self.odd_names.push(written.to_owned());
         }
         let name: Arc<str> = Arc::from(name);
         let id = self.groups.len();
@@ -529,12 +583,14 @@ impl Inventory {
     }
 
     fn set_host_var(&mut self, host: usize, key: Value, value: Value) {
-        Arc::make_mut(&mut self.hosts[host].vars).insert(key, value);
+        let merge = self.merge_hashes;
+        insert(Arc::make_mut(&mut self.hosts[host].vars), key, value, merge);
     }
 
     fn set_group_var(&mut self, group: usize, key: Value, value: Value) -> Result<(), String> {
         if key.as_str() != Some("ansible_group_priority") {
-            Arc::make_mut(&mut self.groups[group].vars).insert(key, value);
+            let merge = self.merge_hashes;
+            insert(Arc::make_mut(&mut self.groups[group].vars), key, value, merge);
             return Ok(());
         }
         self.groups[group].priority = match &value {
@@ -545,6 +601,21 @@ impl Inventory {
         };
         Ok(())
     }
+}
+
+/// Sets a variable that another source may have set before.
+fn insert(vars: &mut Map, key: Value, value: Value, merge: bool) {
+    let value = match (vars.get(&key), value) {
+        (Some(Value::Map(below)), Value::Map(above)) if merge => {
+            let mut merged = below.as_ref().clone();
+            for (key, value) in above.iter() {
+                insert(&mut merged, key.clone(), value.clone(), true);
+            }
+            Value::map(merged)
+        }
+        (_, value) => value,
+    };
+    vars.insert(key, value);
 }
 
 /// The directory that a path is in, or the path itself if it is one.

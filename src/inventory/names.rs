@@ -28,6 +28,17 @@ pub(super) fn expand(pattern: &str) -> Result<(Vec<String>, Option<u16>), String
     Ok((names, port))
 }
 
+/// Whether a template can use a name as it is.
+pub(super) fn is_variable_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// A host's name and the port that is written after it.
+pub fn host_and_port(text: &str) -> (&str, Option<u16>) {
+    address(text).unwrap_or((text, None))
+}
+
 /// Refuses names that a program would take for an option.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
     if name.starts_with('-') {

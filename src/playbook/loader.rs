@@ -110,6 +110,11 @@ pub struct Loader {
     files: Mutex<HashMap<PathBuf, Arc<Parsed>>>,
 }
 
+/// Whether an error says that a role is not there.
+pub fn is_missing_role(error: &Diagnostic) -> bool {
+    error.message.ends_with(super::roles::MISSING_ROLE)
+}
+
 impl Loader {
     /// A loader with nothing read yet.
     pub fn new(options: LoaderOptions) -> Loader {

@@ -219,7 +219,6 @@ impl Build<'_> {
             let mut scope = scope.clone();
             let Some(mut dependency) = self.role_entry(entry, &mut scope, true) else { continue };
             dependency.public = role_use.public;
-            dependency.from_include = role_use.from_include;
             out.extend(self.role(dependency, &scope, parents.clone(), items));
         }
         out
@@ -453,7 +452,7 @@ impl Build<'_> {
             let short = literal.file_name().map(|short| short.to_string_lossy().into_owned());
             return Some((literal, short.unwrap_or_else(|| name.to_owned()), None));
         }
-        let error = Diagnostic::error(format!("the role '{name}' was not found"))
+        let error = Diagnostic::error(format!("the role '{name}'{MISSING_ROLE}"))
             .at(Some(Arc::clone(&role_use.origin)))
             .hint(self.missing_role_hint(name, &searched));
         self.tell(error, scope);
@@ -491,6 +490,9 @@ impl Build<'_> {
         }
     }
 }
+
+/// How the message of a role that is not there ends.
+pub(super) const MISSING_ROLE: &str = " was not found";
 
 /// The names of the directories in a directory.
 fn names_in(dir: &Path) -> Vec<String> {

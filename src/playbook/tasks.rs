@@ -442,8 +442,14 @@ impl Build<'_> {
                 };
                 // `module: copy src=a` is allowed there, too.
                 let (module, text) = args::first_word(module).unwrap_or((module, ""));
-                let mut rest: Vec<(Node, Node)> =
-                    entries.iter().filter(|(key, _)| key.as_str() != Some("module")).cloned().collect();
+                let mut rest: Vec<(Node, Node)> = entries
+                    .iter()
+                    .filter(|(key, _)| !matches!(key.as_str(), Some("module" | "args")))
+                    .cloned()
+                    .collect();
+                if let Some(args) = value.get("args") {
+                    rest.extend(args.as_map().unwrap_or_default().iter().cloned());
+                }
                 if let Ok(pairs) = args::parse(text, false) {
                     rest.extend(
                         pairs
@@ -551,7 +557,12 @@ impl Build<'_> {
             out.insert(text_like(text, &key), text_like(text, &value));
         }
         let Some(raw) = raw else { return true };
-        if names::takes_raw_params(name) || is_template(name) {
+        // Of these, free text can only be a template that gives all arguments.
+        let splat = matches!(
+            name.as_str(),
+            "ansible.builtin.add_host" | "ansible.builtin.group_by" | "ansible.builtin.set_fact"
+        ) && is_template(&raw);
+        if (names::takes_raw_params(name) || is_template(name)) && !splat {
             out.insert(Value::str("_raw_params"), text_like(text, &raw));
         } else if is_template(&raw) {
             task.args_template = Some(text_like(text, &raw));

@@ -27,7 +27,7 @@ pub enum ToRunner {
     Hello {
         /// [`VERSION`].
         version: u32,
-        /// Who runs this, for the lock that changing runs take.
+        /// Who runs this, for the lock that changing runs take; empty to take none.
         operator: String,
         /// Name of the run: what it changes is kept under it for a rollback, and its runners share the lock.
         run: String,

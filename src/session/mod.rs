@@ -237,6 +237,11 @@ impl Way {
         Arc::new(Way { target: Arc::clone(target), connection: rt::Mutex::new(None) })
     }
 
+    /// It leads to this machine.
+    fn is_local(&self) -> bool {
+        self.target.kind == crate::transport::Kind::Local
+    }
+
     /// The connection, and how long it took to make.
     async fn connect(
         &self,

@@ -396,15 +396,32 @@ impl Templar {
     /// Renders every template in a value, deeply. The result is finished: native types, no templates left,
     /// `omit` dropped from containers ([`Value::Omit`] if it is the value itself).
     pub fn render(&self, value: &Value, ctx: &Context<'_>) -> Result<Value, TemplateError> {
+        self.render_scoped(value, ctx, false)
+    }
+
+    /// As [`Templar::render`], but strings that were written where templates may stand and hold none keep
+    /// that mark: they may still be taken as expressions (`assert: {that: "{{ conditions }}"}`).
+    pub fn render_trusted(&self, value: &Value, ctx: &Context<'_>) -> Result<Value, TemplateError> {
+        self.render_scoped(value, ctx, true)
+    }
+
+    fn render_scoped(
+        &self,
+        value: &Value,
+        ctx: &Context<'_>,
+        keeps_trust: bool,
+    ) -> Result<Value, TemplateError> {
         match value {
             Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Omit => {
                 return Ok(value.clone());
             }
             Value::Str(text) if !text.trusted => return Ok(value.clone()),
-            Value::Str(text) if !looks_like_template(&text.text) => return Ok(value.untrusted()),
+            Value::Str(text) if !looks_like_template(&text.text) => {
+                return Ok(if keeps_trust { value.clone() } else { value.untrusted() });
+            }
             _ => {}
         }
-        let scope = Arc::new(self.scope(ctx));
+        let scope = Arc::new(Scope { keeps_trust, ..self.scope(ctx) });
         match object::finish(value, &scope, 0) {
             Ok(Some(done)) => Ok(done),
             Ok(None) => Ok(value.clone()),
@@ -472,7 +489,10 @@ impl Templar {
         if !text.trusted {
             return Err(TemplateError::new(
                 TemplateErrorKind::NotBoolean,
-                format!("The conditional {} is not trusted as an expression.", Value::str(expression).repr()),
+                format!(
+                    "The conditional {} is an untrusted template or expression.",
+                    Value::str(expression).repr()
+                ),
             ));
         }
         let value = object::lower(&run::evaluate(expression, false, scope)?)?;
@@ -511,7 +531,8 @@ impl Templar {
         options: Map,
         ctx: &Context<'_>,
     ) -> Result<Vec<Value>, TemplateError> {
-        let scope = Arc::new(self.scope(ctx));
+        // Items that were written where expressions may stand can still be used as such.
+        let scope = Arc::new(Scope { keeps_trust: true, ..self.scope(ctx) });
         lookups::for_loop(name, &terms, &options, &scope).map_err(|error| self.explain(error, ctx))
     }
 

@@ -662,6 +662,7 @@ pub(super) fn finish(value: &Value, scope: &Arc<Scope>, depth: u32) -> R<Option<
             }
             Some(done)
         }
+        Value::Str(_) if scope.keeps_trust => None,
         Value::Str(_) => Some(value.untrusted()),
         Value::List(items) => finish_list(items, scope, depth)?.map(Value::List),
         Value::Map(map) => finish_map(map, scope, depth)?.map(Value::Map),

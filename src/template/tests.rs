@@ -123,8 +123,8 @@ pub(super) const TABLE: &[Function] = &[
         })?;
         Ok(V::from(content.starts_with(b"$ANSIBLE_VAULT")))
     }),
-    function("uri", "value schemes?", |call| url(call, &["scheme"])),
-    function("url", "value schemes?", |call| url(call, &["scheme", "netloc"])),
+    function("uri", "value schemes?", |call| uri(call).map(V::from)),
+    function("url", "value schemes?", |call| url(call).map(V::from)),
     function("urn", "value", |call| Ok(V::from(call.text(0)?.to_lowercase().starts_with("urn:")))),
     // --- truth and sets ---
     function("truthy", "value convert_bool?", |call| truthy(call).map(V::from)),
@@ -536,19 +536,32 @@ fn within(items: &[V], container: &V) -> R {
     Ok(V::from(true))
 }
 
-fn url(call: &mut Call, needed: &[&str]) -> R {
-    let text = call.text(0)?;
-    let Some((scheme, rest)) = text.split_once(':') else { return Ok(V::from(false)) };
-    let scheme_ok = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
-    if let Some(schemes) = call.some(1) {
-        let wanted = V::from(scheme);
-        if !ops::contains(&schemes, &wanted)? {
-            return Ok(V::from(false));
-        }
+/// A URI's scheme, and whether it names a host; as lenient as the usual parsers of URLs.
+fn uri_parts(text: &str) -> (String, bool) {
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    };
+    let (scheme, rest) = match text.split_once(':') {
+        Some((scheme, rest)) if is_scheme(scheme) => (scheme.to_ascii_lowercase(), rest),
+        _ => (String::new(), text),
+    };
+    let host = rest.strip_prefix("//").map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    (scheme, host.is_some_and(|host| !host.is_empty()))
+}
+
+/// Any text can be a URI; only a list of schemes narrows it.
+fn uri(call: &mut Call) -> R<bool> {
+    let (scheme, _) = uri_parts(&call.text(0)?);
+    match call.some(1) {
+        Some(schemes) => ops::contains(&schemes, &V::from(scheme)),
+        None => Ok(true),
     }
-    let host = rest.strip_prefix("//").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
-    Ok(V::from(scheme_ok && (host || !needed.contains(&"netloc"))))
+}
+
+fn url(call: &mut Call) -> R<bool> {
+    let (scheme, host) = uri_parts(&call.text(0)?);
+    Ok(uri(call)? && (host || scheme == "file"))
 }
 
 fn path_of(value: &V) -> R<PathBuf> {

@@ -123,6 +123,8 @@ pub struct RunVars {
     pub extra: Arc<Map>,
     /// Magic variables that do not change in a run (`ansible_version`, `ansible_check_mode`, …).
     pub magic: Map,
+    /// What templates of a task see of how its host is reached, where nothing else says so.
+    pub connection: Map,
     /// Settings.
     pub settings: VarSettings,
     /// Every host's variables as of now; what `hostvars` shows.
@@ -351,9 +353,38 @@ impl Scope {
     }
 }
 
+impl Scope {
+    /// A variable that something defines; unlike [`Vars::get`] without what a task's keywords and the command
+    /// line say of the connection.
+    pub fn given(&self, name: &str) -> Option<Value> {
+        self.local.get(name).cloned().or_else(|| self.magic(name)).or_else(|| self.layered(name))
+    }
+
+    /// How a task's host is reached, under the variables' names.
+    fn connection(&self, name: &str) -> Option<Value> {
+        let keywords = self.keywords.as_ref()?;
+        let implicit_local = self.host.inventory.is_empty()
+            && matches!(self.host.name.as_ref(), "localhost" | "127.0.0.1" | "::1");
+        let keyword = match name {
+            "ansible_host" | "ansible_ssh_host" => return Some(Value::str(self.host.name.clone())),
+            "ansible_user" | "ansible_ssh_user" => &keywords.remote_user,
+            "ansible_port" | "ansible_ssh_port" => &keywords.port,
+            "ansible_connection" => &keywords.connection,
+            _ => return None,
+        };
+        if let Some(value) = keyword {
+            return Some(value.clone());
+        }
+        if name == "ansible_connection" && implicit_local {
+            return Some(Value::str("local"));
+        }
+        self.run.connection.get(name).cloned()
+    }
+}
+
 impl Vars for Scope {
     fn get(&self, name: &str) -> Option<Value> {
-        self.local.get(name).cloned().or_else(|| self.magic(name)).or_else(|| self.layered(name))
+        self.given(name).or_else(|| self.connection(name))
     }
 
     fn names(&self) -> Vec<Arc<str>> {

@@ -2,6 +2,7 @@
 
 use crate::engine::actions::{ActionContext, ActionOutcome, Effect};
 use crate::engine::plan::PlanError;
+use crate::inventory::host_and_port;
 use crate::value::{Map, Value, map_of};
 
 pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOutcome, PlanError> {
@@ -15,6 +16,8 @@ pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOut
             format!("`{name}` can't be a host's name: it starts with a dash"),
         ));
     }
+    let (name, port) = host_and_port(&name);
+    let name = name.to_string();
     let groups = ["groups", "group", "groupname"].iter().find_map(|key| args.shift_remove(*key));
     let groups: Vec<String> = match groups {
         None | Some(Value::Null) => Vec::new(),
@@ -26,6 +29,9 @@ pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOut
             .filter(|group| !group.is_empty())
             .collect(),
     };
+    if let Some(port) = port {
+        args.insert(Value::str("ansible_ssh_port"), Value::Int(port.into()));
+    }
     args.shift_remove("inventory_dir");
     args.shift_remove("inventory_file");
     let result = map_of([

@@ -8,7 +8,7 @@ use crate::value::{Map, Value, map_of};
 pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome, PlanError> {
     let render = |value: &Value| action.shared.templar.render(value, &action.context);
     let Some(that) = args.get("that") else {
-        return Ok(ActionOutcome::failed(action.task, "conditional required in \"that\" string"));
+        return Ok(ActionOutcome::failed(action.task, "missing required arguments: that"));
     };
     for name in args.keys() {
         let name = name.to_text();
@@ -25,15 +25,7 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         Some(value) => render(value)?.to_bool().unwrap_or(false),
         None => false,
     };
-    let conditions = match that {
-        Value::List(items) => items.as_ref().clone(),
-        Value::Str(text) if text.text.trim_start().starts_with("{{") => match render(that)? {
-            Value::List(items) => items.as_ref().clone(),
-            _ => vec![that.clone()],
-        },
-        other => vec![other.clone()],
-    };
-    for condition in &conditions {
+    for condition in &conditions(action, that)? {
         if action.shared.templar.condition(condition, &action.context)? {
             continue;
         }
@@ -56,4 +48,18 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         None => Value::str("All assertions passed"),
     };
     Ok(ActionOutcome::result(map_of([("changed", Value::Bool(false)), ("msg", message)])))
+}
+
+/// The conditions, unrendered: each is judged in its turn. A template in place of the list gives the list.
+fn conditions(action: &ActionContext<'_>, that: &Value) -> Result<Vec<Value>, PlanError> {
+    Ok(match that {
+        Value::List(items) => items.as_ref().clone(),
+        Value::Str(text) if text.trusted && text.text.trim_start().starts_with("{{") => {
+            match action.shared.templar.render_trusted(that, &action.context)? {
+                Value::List(items) => items.as_ref().clone(),
+                _ => vec![that.clone()],
+            }
+        }
+        other => vec![other.clone()],
+    })
 }

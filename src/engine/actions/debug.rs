@@ -1,22 +1,11 @@
 //! `debug`: shows a message or a variable.
 
 use crate::engine::actions::{ActionContext, ActionOutcome};
-use crate::engine::plan::PlanError;
-use crate::template::TemplateErrorKind;
-use crate::value::{Map, Value, map_of};
+use crate::engine::plan::{PlanError, failed};
+use crate::template::{TemplateError, TemplateErrorKind};
+use crate::value::{Map, Text, Value, map_of};
 
 pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome, PlanError> {
-    let render = |name: &str, value: &Value| {
-        action.shared.templar.render(value, &action.context).map_err(|mut error| {
-            if !matches!(error.kind, TemplateErrorKind::Pending) {
-                error.message = format!(
-                    "Finalization of task args for 'ansible.builtin.debug' failed: Error while resolving value for '{name}': {}",
-                    error.message
-                );
-            }
-            error
-        })
-    };
     for name in args.keys() {
         let name = name.to_text();
         if !["msg", "var", "verbosity"].contains(&name.as_str()) {
@@ -26,13 +15,16 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
             ));
         }
     }
-    let verbosity = match args.get("verbosity") {
-        Some(value) => match render("verbosity", value)? {
-            Value::Int(number) => number,
-            other => other.to_text().trim().parse().unwrap_or(0),
-        },
+    let verbosity = match given(action, &args, "verbosity")? {
+        Some(Value::Int(number)) => number,
+        Some(other) => other.to_text().trim().parse().unwrap_or(0),
         None => 0,
     };
+    let var = given_var(action, &args)?;
+    let message = given(action, &args, "msg")?;
+    if message.is_some() && var.is_some() {
+        return Ok(ActionOutcome::failed(action.task, "parameters are mutually exclusive: msg|var"));
+    }
     if verbosity > i64::from(action.shared.options.verbosity) {
         return Ok(ActionOutcome::result(map_of([
             ("skipped", Value::Bool(true)),
@@ -41,47 +33,130 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         ])));
     }
     let mut result = map_of([("changed", Value::Bool(false))]);
-    match (args.get("msg"), args.get("var")) {
-        (Some(_), Some(_)) => {
-            return Ok(ActionOutcome::failed(action.task, "'msg' and 'var' are incompatible options"));
+    match (message, var) {
+        (Some(message), _) => {
+            result.insert(Value::str("msg"), message);
         }
-        (Some(message), None) => {
-            let message = render("msg", message)?;
-            result.insert(
-                Value::str("msg"),
-                if matches!(message, Value::Omit) { Value::str("Hello world!") } else { message },
-            );
-        }
-        (None, Some(var)) => {
-            let value = match var {
-                Value::Str(text) => {
-                    // A bare expression; a template that gives one is followed.
-                    let expression = if text.text.contains("{{") {
-                        match render("var", var)? {
-                            Value::Str(text) => text.text.to_string(),
-                            other => {
-                                result.insert(Value::str(text.text.clone()), other);
-                                return Ok(ActionOutcome::result(result));
-                            }
-                        }
-                    } else {
-                        text.text.to_string()
-                    };
-                    match action.shared.templar.expression(&expression, &action.context) {
-                        Ok(value) => (expression, value),
-                        Err(error) if matches!(error.kind, TemplateErrorKind::Undefined { .. }) => {
-                            (expression, Value::str("VARIABLE IS NOT DEFINED!"))
-                        }
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                other => (other.to_text(), render("var", other)?),
-            };
-            result.insert(Value::str(value.0), value.1);
+        (None, Some(expression)) => {
+            let (value, warnings) = evaluate(action, &expression)?;
+            if !warnings.is_empty() {
+                result.insert(Value::str("warnings"), Value::from(warnings));
+            }
+            result.insert(Value::str(expression.as_str()), value);
         }
         (None, None) => {
             result.insert(Value::str("msg"), Value::str("Hello world!"));
         }
     }
     Ok(ActionOutcome::result(result))
+}
+
+/// An argument, rendered; nothing if it is omitted.
+fn given(action: &ActionContext<'_>, args: &Map, name: &str) -> Result<Option<Value>, PlanError> {
+    let Some(value) = args.get(name) else { return Ok(None) };
+    match action.shared.templar.render(value, &action.context) {
+        Ok(Value::Omit) => Ok(None),
+        Ok(value) => Ok(Some(value)),
+        Err(mut error) => {
+            if !matches!(error.kind, TemplateErrorKind::Pending) {
+                error.message = format!(
+                    "Finalization of task args for 'ansible.builtin.debug' failed: Error while resolving value for '{name}': {}",
+                    error.message
+                );
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// The expression that `var` names: what is written, or what a template gives if that was written too.
+fn given_var(action: &ActionContext<'_>, args: &Map) -> Result<Option<String>, PlanError> {
+    let fail = |message: String| Err(PlanError::Failed(Box::new(failed(action.task, message))));
+    let untrusted = |text: &Text| {
+        fail(format!(
+            "Encountered untrusted template or expression: {}",
+            Value::str(text.text.clone()).repr()
+        ))
+    };
+    match args.get("var") {
+        None => Ok(None),
+        Some(Value::Str(text)) if !text.trusted => untrusted(text),
+        Some(value @ Value::Str(_)) => match action.shared.templar.render_trusted(value, &action.context)? {
+            Value::Omit => Ok(None),
+            Value::Str(text) if !text.trusted => untrusted(&text),
+            Value::Str(text) => Ok(Some(text.text.to_string())),
+            other => fail(not_a_string(&other)),
+        },
+        Some(other) => fail(not_a_string(other)),
+    }
+}
+
+fn not_a_string(value: &Value) -> String {
+    format!(
+        "argument 'var' is of type {} and we were unable to convert to str: {} is not a string and conversion is not allowed",
+        value.type_name(),
+        value.repr()
+    )
+}
+
+/// What an expression gives, and warnings. What is undefined is shown as an error in its place.
+fn evaluate(action: &ActionContext<'_>, expression: &str) -> Result<(Value, Vec<String>), PlanError> {
+    match action.shared.templar.expression(expression, &action.context) {
+        Ok(Value::Omit) => Ok((
+            Value::str("<<Omit>>"),
+            vec![format!("The result of '{expression}' could not be omitted; a placeholder is shown.")],
+        )),
+        Ok(value) => Ok((value, Vec::new())),
+        Err(error) if is_undefined(&error) => {
+            let mut shown = Shown { action, warnings: Vec::new() };
+            let value = match action.context.vars.get(expression) {
+                Some(raw) => shown.value(&raw, 0)?,
+                None => shown.error(&error),
+            };
+            Ok((value, shown.warnings))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_undefined(error: &TemplateError) -> bool {
+    matches!(error.kind, TemplateErrorKind::Undefined { .. })
+}
+
+/// How deep a value with errors in it is shown.
+const MAX_DEPTH: usize = 64;
+
+/// A value some of which can't be rendered.
+struct Shown<'a, 'b> {
+    action: &'a ActionContext<'b>,
+    warnings: Vec<String>,
+}
+
+impl Shown<'_, '_> {
+    fn error(&mut self, error: &TemplateError) -> Value {
+        let number = self.warnings.len() + 1;
+        self.warnings.push(format!("Encountered 1 template error.\nerror {number} - {}", error.message));
+        Value::str(format!("<< error {number} - {} >>", error.message))
+    }
+
+    fn value(&mut self, raw: &Value, depth: usize) -> Result<Value, PlanError> {
+        match raw {
+            Value::List(items) if depth < MAX_DEPTH => {
+                let items = items.iter().map(|item| self.value(item, depth + 1));
+                Ok(Value::list(items.collect::<Result<_, _>>()?))
+            }
+            Value::Map(map) if depth < MAX_DEPTH => {
+                let mut out = Map::new();
+                for (key, value) in map.iter() {
+                    out.insert(key.untrusted(), self.value(value, depth + 1)?);
+                }
+                Ok(Value::map(out))
+            }
+            raw => match self.action.shared.templar.render(raw, &self.action.context) {
+                Ok(value) => Ok(value),
+                Err(error) if is_undefined(&error) => Ok(self.error(&error)),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
 }

@@ -34,7 +34,8 @@ pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOut
     Ok(ActionOutcome { result, effects: vec![Effect::SetFacts { vars, cacheable }], diagnostic: None })
 }
 
-fn is_identifier(name: &str) -> bool {
+/// Whether it can be the name of a variable.
+pub(super) fn is_identifier(name: &str) -> bool {
     let mut characters = name.chars();
     characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
         && characters.all(|next| next.is_ascii_alphanumeric() || next == '_')

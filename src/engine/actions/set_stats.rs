@@ -1,5 +1,6 @@
 //! `set_stats`: custom statistics, shown at the end of the run.
 
+use crate::engine::actions::set_fact::is_identifier;
 use crate::engine::actions::{ActionContext, ActionOutcome, Effect};
 use crate::engine::plan::PlanError;
 use crate::value::{Map, Value, map_of};
@@ -8,6 +9,17 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
     let Some(Value::Map(data)) = args.get("data") else {
         return Ok(ActionOutcome::failed(action.task, "The 'data' option needs to be a dictionary/hash"));
     };
+    for name in data.keys() {
+        let name = name.to_text();
+        if !is_identifier(&name) {
+            return Ok(ActionOutcome::failed(
+                action.task,
+                format!(
+                    "Invalid variable name '{name}': only letters, digits and underscores, no digit first"
+                ),
+            ));
+        }
+    }
     let flag = |name: &str, default: bool| args.get(name).and_then(Value::to_bool).unwrap_or(default);
     let (per_host, aggregate) = (flag("per_host", false), flag("aggregate", true));
     let stats = map_of([

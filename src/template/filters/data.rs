@@ -106,13 +106,54 @@ pub(super) const TABLE: &[Function] = &[
         Ok(V::from_object(time::strptime(&call.text(0)?, &format)?))
     }),
     function("strftime", "string_format second? utc?", strftime),
-    function("vault", "data secret salt? vault_id? wrap_object? vaultid?", |_| {
-        Err(TemplateError::runtime("encrypting within a template is not supported"))
-    }),
-    function("unvault", "vault secret vault_id? vaultid?", |_| {
-        Err(TemplateError::runtime("decrypting within a template is not supported; use !vault values"))
+    function("vault", "data secret salt? vault_id? wrap_object? vaultid?", vault),
+    function("unvault", "vault secret vault_id? vaultid?", unvault),
+    // A whole value with all that is in it; here, every value of a filter is one.
+    function("ansible._protomatter.finalize", "value", |call| {
+        check(&call.input())?;
+        Ok(call.input())
     }),
 ];
+
+/// The texts that a vault filter takes; anything else is an error that names it.
+fn vault_text(call: &Call, index: usize, what: &str) -> R<String> {
+    match call.arg(index).as_ref().map(py) {
+        Some(Py::Str(text)) => Ok(text.to_owned()),
+        _ => Err(TemplateError::runtime(format!("{what} is required to be a string"))),
+    }
+}
+
+fn vault(call: &mut Call) -> R {
+    let data = vault_text(call, 0, "The data passed")?;
+    let secret = vault_text(call, 1, "Secret passed")?;
+    let label = call.text_or(3, "filter_default")?;
+    if call.flag(4, false)? {
+        return Err(TemplateError::runtime("wrap_object is not supported; the text can be used as it is"));
+    }
+    let salt = call.some(2).map(|salt| ops::to_text(&salt)).transpose()?;
+    let vault = crate::vault::Vault::new([(label.as_str(), secret.as_str())]);
+    let sealed = match salt {
+        Some(salt) => vault.encrypt_with_salt(data.as_bytes(), &label, salt.as_bytes()),
+        None => vault.encrypt(data.as_bytes(), Some(&label)),
+    };
+    sealed.map(V::from).map_err(|error| TemplateError::runtime(format!("Unable to encrypt: {error}")))
+}
+
+fn unvault(call: &mut Call) -> R {
+    let secret = vault_text(call, 1, "Secret passed")?;
+    let text = vault_text(call, 0, "Vault")?;
+    if !crate::vault::Vault::is_vault(text.as_bytes()) {
+        return Ok(V::from(text));
+    }
+    let label = call.text_or(2, "filter_default")?;
+    let vault = crate::vault::Vault::new([(label.as_str(), secret.as_str())]);
+    vault
+        .decrypt_bytes(text.as_bytes())
+        .map_err(|error| error.to_string())
+        .and_then(|plain| String::from_utf8(plain).map_err(|_| "it is not UTF-8".to_owned()))
+        .map(V::from)
+        .map_err(|error| TemplateError::runtime(format!("Unable to decrypt: {error}")))
+}
 
 fn pairs(map: IndexMap<Value, V>) -> V {
     list(map.into_iter().map(|(key, value)| tuple(vec![key_value(&key), value])).collect())

@@ -233,6 +233,11 @@ fn unique(call: &mut Call) -> R {
         check(&key)?;
         let is_new = match to_key(&key) {
             Ok(key) => hashed.insert(key),
+            Err(_) if call.some(1).is_some() && !case_sensitive || attribute.is_some() => {
+                return Err(TemplateError::runtime(
+                    "items that can't be hashed take neither case_sensitive nor attribute",
+                ));
+            }
             Err(_) => {
                 let known = contains(&seen, &key)?;
                 if !known {

@@ -57,6 +57,40 @@ fn read(lookup: &Lookup<'_>, path: &Path) -> R<String> {
     Ok(text)
 }
 
+/// A file's text in an encoding that has a name; of those that are not UTF-8, the Latin ones.
+fn read_encoded(lookup: &Lookup<'_>, path: &Path, encoding: &str) -> R<String> {
+    let plain: String =
+        encoding.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    match plain.as_str() {
+        "utf8" | "ascii" | "usascii" | "utf8sig" => {
+            Ok(read(lookup, path)?.trim_start_matches('\u{feff}').to_owned())
+        }
+        "iso88591" | "latin1" | "latin" | "l1" | "iso885915" | "latin9" => {
+            let bytes = std::fs::read(path).map_err(|error| io(path, &error))?;
+            let ninth = plain.ends_with("15") || plain.ends_with('9');
+            Ok(bytes.into_iter().map(|byte| if ninth { latin9(byte) } else { char::from(byte) }).collect())
+        }
+        _ => Err(TemplateError::runtime(format!(
+            "the encoding '{encoding}' is not supported; there are utf-8, iso8859-1 and iso8859-15"
+        ))),
+    }
+}
+
+/// ISO 8859-15 differs from ISO 8859-1, which is Unicode's beginning, in eight places.
+fn latin9(byte: u8) -> char {
+    match byte {
+        0xa4 => '€',
+        0xa6 => 'Š',
+        0xa8 => 'š',
+        0xb4 => 'Ž',
+        0xb8 => 'ž',
+        0xbc => 'Œ',
+        0xbd => 'œ',
+        0xbe => 'Ÿ',
+        other => char::from(other),
+    }
+}
+
 pub(super) fn file(lookup: &Lookup<'_>) -> R<Vec<V>> {
     let (left, right) = (lookup.flag("lstrip", false)?, lookup.flag("rstrip", true)?);
     lookup
@@ -105,6 +139,7 @@ pub(super) fn fileglob(lookup: &Lookup<'_>) -> R<Vec<V>> {
             let files: Vec<V> = found
                 .flatten()
                 .filter(|path| path.is_file())
+                .map(|path| std::path::absolute(&path).unwrap_or(path))
                 .map(|path| V::from(path.display().to_string()))
                 .collect();
             if !files.is_empty() {
@@ -419,6 +454,11 @@ pub(super) fn csvfile(lookup: &Lookup<'_>) -> R<Vec<V>> {
         if key.is_empty() {
             return Err(TemplateError::runtime("Search key is required but was not found"));
         }
+        let known = ["col", "keycol", "default", "delimiter", "file", "encoding"];
+        let given = pairs.iter().map(|(name, _)| name).chain(lookup.options.iter().map(|(name, _)| name));
+        if let Some(other) = given.into_iter().find(|name| !known.contains(&name.as_str())) {
+            return Err(TemplateError::runtime(format!("{other} is not a valid option")));
+        }
         let option = |name: &str, default: &str| -> R<String> {
             match pairs.iter().find(|(found, _)| found == name) {
                 Some((_, value)) => Ok(value.clone()),
@@ -434,7 +474,7 @@ pub(super) fn csvfile(lookup: &Lookup<'_>) -> R<Vec<V>> {
         };
         let (column, key_column) = (index("col", "1")?, index("keycol", "0")?);
         let path = find(lookup, "files", &option("file", "ansible.csv")?)?;
-        let text = read(lookup, &path)?;
+        let text = read_encoded(lookup, &path, &option("encoding", "utf-8")?)?;
         let found = csv_rows(&text, delimiter)
             .into_iter()
             .find(|row| row.get(key_column).is_some_and(|cell| *cell == key));
@@ -499,7 +539,7 @@ pub(super) fn ini(lookup: &Lookup<'_>) -> R<Vec<V>> {
         let key = if free.is_empty() { ops::to_text(term)? } else { free };
         let file = option("file", "ansible.ini")?;
         let path = find(lookup, "files", &file)?;
-        let mut text = read(lookup, &path)?;
+        let mut text = read_encoded(lookup, &path, &option("encoding", "utf-8")?)?;
         let mut section = option("section", "global")?;
         if option("type", "ini")? == "properties" {
             section = "java_properties".into();

@@ -219,7 +219,7 @@ pub(super) fn for_loop(name: &str, terms: &[Value], options: &Map, scope: &Arc<S
     for item in &found {
         match lower(item)? {
             Value::Omit => {}
-            value => out.push(value.untrusted()),
+            value => out.push(if scope.keeps_trust { value } else { value.untrusted() }),
         }
     }
     Ok(out)

@@ -64,7 +64,7 @@ pub(super) fn dict(lookup: &Lookup<'_>) -> R<Vec<V>> {
     }
     for term in terms {
         let Py::Dict(map) = py(&term) else {
-            return Err(TemplateError::runtime("with_dict expects a dict"));
+            return Err(TemplateError::runtime("the 'dict' lookup plugin expects a dictionary"));
         };
         for (key, value) in map.to_map()? {
             out.push(record([("key", key_value(&key)), ("value", value)]));
@@ -117,10 +117,14 @@ pub(super) fn subelements(lookup: &Lookup<'_>) -> R<Vec<V>> {
     check(first)?;
     let skip_missing = match flags.map(py) {
         Some(Py::Dict(flags)) => match flags.get_str("skip_missing")? {
+            _ if flags.to_map()?.keys().any(|key| key.as_str() != Some("skip_missing")) => {
+                return Err(wrong("the optional third item must be a dict with flags [skip_missing]"));
+            }
             Some(value) => crate::template::object::lower(&value)?.to_bool().unwrap_or(false),
             None => false,
         },
-        _ => match lookup.option("skip_missing") {
+        Some(_) => return Err(wrong("the optional third item must be a dict with flags [skip_missing]")),
+        None => match lookup.option("skip_missing") {
             Some(value) => crate::template::object::lower(value)?.to_bool().unwrap_or(false),
             None => false,
         },
@@ -228,10 +232,15 @@ fn without(map: &Entries, path: &[&str]) -> R<Entries> {
 }
 
 pub(super) fn sequence(lookup: &Lookup<'_>) -> R<Vec<V>> {
-    let number = |text: &str| -> R<i64> {
-        text.trim()
-            .parse()
-            .map_err(|_| TemplateError::runtime(format!("Invalid value provided for 'integer': '{text}'")))
+    let number = |name: &str, text: &str| -> R<i64> {
+        let digits = text.trim();
+        let value = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+            Some(digits) => i64::from_str_radix(digits, 16),
+            None => digits.parse(),
+        };
+        value.map_err(|_| {
+            TemplateError::runtime(format!("the option '{name}' of a sequence has an invalid value '{text}'"))
+        })
     };
     let mut terms: Vec<String> = lookup.terms.iter().map(ops::to_text).collect::<R<_>>()?;
     if terms.is_empty() && !lookup.options.is_empty() {
@@ -250,10 +259,10 @@ pub(super) fn sequence(lookup: &Lookup<'_>) -> R<Vec<V>> {
         let mut format = "%d".to_owned();
         let mut set = |name: &str, value: &str| -> R<()> {
             match name {
-                "start" => start = number(value)?,
-                "end" => end = Some(number(value)?),
-                "count" => count = Some(number(value)?),
-                "stride" => stride = number(value)?,
+                "start" => start = number(name, value)?,
+                "end" => end = Some(number(name, value)?),
+                "count" => count = Some(number(name, value)?),
+                "stride" => stride = number(name, value)?,
                 "format" => format = value.to_owned(),
                 other => {
                     return Err(TemplateError::runtime(format!(
@@ -374,7 +383,11 @@ pub(super) fn varnames(lookup: &Lookup<'_>) -> R<Vec<V>> {
     let mut out = Vec::new();
     for term in &lookup.terms {
         let Py::Str(pattern) = py(term) else {
-            return Err(TemplateError::runtime("the pattern of a variable's name must be a string"));
+            return Err(TemplateError::runtime(format!(
+                "Invalid setting identifier, \"{}\" is not a string, its type is {}",
+                ops::to_text(term)?,
+                crate::template::object::lower(term)?.type_name()
+            )));
         };
         let pattern = regex::compile(pattern, false, false)?;
         for name in &names {
