@@ -64,6 +64,33 @@ fn output_is_the_familiar_one() {
     assert_eq!(told, expected);
 }
 
+/// Exit codes and recaps, recorded from ansible-core 2.19 with `-i h1,h2 -c local`.
+#[test]
+fn recaps_and_exit_codes_are_those_of_ansible() {
+    let dir = playbooks().join("recaps");
+    let expected = fs::read_to_string(dir.join("expected.txt")).expect("the expected recaps");
+    let mut files: Vec<String> = fs::read_dir(&dir)
+        .expect("readable")
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(".yml"))
+        .collect();
+    files.sort();
+    let mut found = String::new();
+    for file in files {
+        let path = format!("recaps/{file}");
+        let Some(output) = setpoint(&["run", &path, "-i", "h1,h2", "-c", "local"]) else { return };
+        found.push_str(&format!("== {file} exit {}\n", output.status.code().unwrap_or(-1)));
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let recap = told.split("PLAY RECAP").nth(1).unwrap_or_default();
+        for line in recap.lines().skip(1).map(str::trim_end).filter(|line| !line.is_empty()) {
+            found.push_str(line);
+            found.push('\n');
+        }
+    }
+    assert_eq!(found, expected);
+}
+
 /// Every file below a directory with its content.
 fn tree(dir: &Path, root: &Path, out: &mut BTreeMap<String, String>) {
     for entry in fs::read_dir(dir).expect("readable").flatten() {

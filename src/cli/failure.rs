@@ -3,6 +3,7 @@
 use super::exit::Exit;
 use crate::config::ConfigError;
 use crate::diagnostic::Diagnostic;
+use crate::playbook::loader::is_missing;
 use crate::report::ReportError;
 
 /// What to say, and how to end.
@@ -30,9 +31,10 @@ impl Failure {
         Failure::options(format!("{what} is not supported: {why}"))
     }
 
-    /// A playbook or another source can't be read.
+    /// A playbook or another source can't be read, or something that it names is not there.
     pub fn parse(diagnostics: Vec<Diagnostic>) -> Failure {
-        Failure { exit: Exit::Unreachable, diagnostics }
+        let missing = diagnostics.first().is_some_and(is_missing);
+        Failure { exit: if missing { Exit::Error } else { Exit::Unreachable }, diagnostics }
     }
 
     /// The same with another exit.

@@ -10,7 +10,8 @@ use super::failure::Failure;
 use super::run::Prepared;
 use crate::config::Settings;
 use crate::diagnostic::{Diagnostic, did_you_mean};
-use crate::inventory::{Inventory, LoadOptions};
+use crate::engine::inventory_options;
+use crate::inventory::Inventory;
 use crate::playbook::Play;
 use crate::playbook::listing::{Lookups, What, listing};
 use crate::playbook::loader::{LoadContext, Loader, LoaderOptions};
@@ -82,12 +83,7 @@ pub(super) fn inventory(
     vault: &Vault,
     console: &Console,
 ) -> Result<Inventory, Failure> {
-    let options = LoadOptions {
-        vault: vault.clone(),
-        ignore_extensions: settings.inventory_ignore_extensions.clone(),
-        ignore_patterns: settings.inventory_ignore_patterns.clone(),
-        ..LoadOptions::default()
-    };
+    let options = inventory_options(settings, vault);
     // The default inventory need not be there.
     let sources: Vec<String> = sources
         .iter()

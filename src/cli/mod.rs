@@ -145,6 +145,11 @@ impl Console {
     /// A configuration can't be read or a value does not fit.
     pub fn settings(&mut self, flags: &Flags) -> Result<Settings, Failure> {
         let settings = Settings::load(&self.around, &flags.0)?;
+        crate::source::set_duplicate_keys(match settings.duplicate_dict_key.as_str() {
+            "error" => crate::source::DuplicateKeys::Refused,
+            "ignore" => crate::source::DuplicateKeys::Ignored,
+            _ => crate::source::DuplicateKeys::Warned,
+        });
         for warning in &settings.warnings {
             self.warn(warning);
         }

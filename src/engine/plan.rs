@@ -227,6 +227,7 @@ impl Planner<'_> {
         scope.role.clone_from(&self.task.role);
         scope.keywords = Some(self.task.keywords.clone());
         scope.ahead = self.ahead;
+        scope.task = Some(self.task.clone());
         if !self.task.keywords.collections.is_empty() {
             let collection = self.task.keywords.collections[0].as_str();
             scope.local.insert(Value::str("ansible_collection_name"), Value::str(collection));

@@ -388,7 +388,8 @@ pub(super) fn state(
     let dir = std::path::absolute(&dir).unwrap_or(dir);
     let mut hosts = batch.to_vec();
     hosts.extend(later.iter().cloned());
-    let roles: Vec<Arc<str>> = play.roles.iter().map(|role| role.name.as_str().into()).collect();
+    let named = play.roles.iter().filter(|role| role.parents.is_empty());
+    let roles: Vec<Arc<str>> = named.map(|role| role.name.as_str().into()).collect();
     let mut dependent: Vec<Arc<str>> = Vec::new();
     play.roles.iter().for_each(|role| add_dependencies(role, &mut dependent));
     let every: Vec<Arc<str>> =

@@ -110,6 +110,11 @@ pub struct Loader {
     files: Mutex<HashMap<PathBuf, Arc<Parsed>>>,
 }
 
+/// Whether an error says that a role or a file of tasks is not there, rather than that it makes no sense.
+pub fn is_missing(error: &Diagnostic) -> bool {
+    is_missing_role(error) || error.message.starts_with("there is no file `")
+}
+
 /// Whether an error says that a role is not there.
 pub fn is_missing_role(error: &Diagnostic) -> bool {
     error.message.ends_with(super::roles::MISSING_ROLE)

@@ -27,6 +27,30 @@ pub struct Node {
     pub origin: Arc<Origin>,
 }
 
+/// What is done about a key that a mapping has twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DuplicateKeys {
+    /// The last one counts, with a warning.
+    #[default]
+    Warned,
+    /// The last one counts.
+    Ignored,
+    /// It is an error.
+    Refused,
+}
+
+static DUPLICATE_KEYS: std::sync::OnceLock<DuplicateKeys> = std::sync::OnceLock::new();
+
+/// Decides for the whole program, once, what is done about keys that are there twice.
+pub fn set_duplicate_keys(choice: DuplicateKeys) {
+    // A second call would be about the same settings.
+    let _ = DUPLICATE_KEYS.set(choice);
+}
+
+fn duplicate_keys() -> DuplicateKeys {
+    DUPLICATE_KEYS.get().copied().unwrap_or_default()
+}
+
 /// What a node says. Anchors, merge keys and duplicate keys are resolved.
 #[derive(Clone, Debug)]
 pub enum NodeValue {
@@ -324,7 +348,7 @@ mod tests {
         let parsed = parse("t.yml", "a: 1\nb: 2\na: 3\n").expect("valid");
         assert_eq!(parsed.root.to_value().repr(), "{'a': 3, 'b': 2}");
         let told: Vec<String> = parsed.warnings.iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["t.yml:3:1: the key 'a' is already on line 1; the last one is used"]);
+        assert_eq!(told, ["t.yml:3:1: Found duplicate mapping key 'a', which is on line 1 already"]);
         let merged = parse("t.yml", "x: &x {a: 1}\ny: {<<: *x, a: 2}\n").expect("valid");
         assert!(merged.warnings.is_empty());
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
 use super::scalar::{self, Plain};
-use super::{Node, NodeValue, Parsed, hint, indent::Pushed, to_u32};
+use super::{DuplicateKeys, Node, NodeValue, Parsed, hint, indent::Pushed, to_u32};
 use crate::diagnostic::Diagnostic;
 use crate::value::{Origin, Text, Value, VaultText};
 
@@ -411,13 +411,7 @@ impl<'text> Loader<'text> {
                 Some((place, was_own)) => {
                     if is_own && *was_own {
                         let first = out[*place].0.origin.line;
-                        self.warnings.push(
-                            Diagnostic::warning(format!(
-                                "the key '{}' is already on line {first}; the last one is used",
-                                key.to_value().to_text()
-                            ))
-                            .at(Some(Arc::clone(&key.origin))),
-                        );
+                        self.duplicate(&key, first);
                     }
                     *was_own |= is_own;
                     out[*place].1 = value;
@@ -555,8 +549,7 @@ impl<'text> Loader<'text> {
                 base64::engine::general_purpose::STANDARD
                     .decode(compact)
                     .ok()
-                    .and_then(|bytes| String::from_utf8(bytes).ok())
-                    .map(|text| self.untrusted(text.into(), origin))
+                    .map(|bytes| self.untrusted(String::from_utf8_lossy(&bytes).into(), origin))
             }
             _ => {
                 self.unknown_tag(&format!("{CORE}{core}"), origin);
@@ -574,6 +567,22 @@ impl<'text> Loader<'text> {
 
     fn untrusted(&self, text: Arc<str>, origin: &Arc<Origin>) -> Value {
         Value::Str(Text { text, trusted: false, origin: Some(Arc::clone(origin)) })
+    }
+
+    /// A key that the mapping has already.
+    fn duplicate(&mut self, key: &Node, first: u32) {
+        let message = format!(
+            "Found duplicate mapping key '{}', which is on line {first} already",
+            key.to_value().to_text()
+        );
+        let at = Some(Arc::clone(&key.origin));
+        match super::duplicate_keys() {
+            DuplicateKeys::Ignored => {}
+            DuplicateKeys::Warned => {
+                self.warnings.push(Diagnostic::warning(message).at(at).hint("the last value is used"))
+            }
+            DuplicateKeys::Refused => self.problem(Diagnostic::error(message).at(at)),
+        }
     }
 
     /// A scalar without quotes and without a tag.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use crate::inventory::{Inventory, Layer, Level};
-use crate::playbook::{Keywords, Role, VarsKind};
+use crate::playbook::{Keywords, Role, Task, VarsKind};
 use crate::value::{Lazy, Map, Value, Vars, map_of};
 
 /// The levels of precedence, lowest first, as users are told them.
@@ -186,6 +186,8 @@ pub struct Scope {
     pub role: Option<Arc<Role>>,
     /// The task's keywords, for `vars` of blocks, task and includes.
     pub keywords: Option<Arc<Keywords>>,
+    /// The task, for where its files are searched.
+    pub task: Option<Arc<Task>>,
     /// Loop variables and others that belong to this task and item alone; above all else.
     pub local: Map,
     /// Results of other tasks may still be out.
@@ -201,6 +203,7 @@ impl Scope {
             host: host.clone(),
             role: None,
             keywords: None,
+            task: None,
             local: Map::new(),
             ahead: false,
         }
@@ -336,6 +339,7 @@ impl Scope {
                 let role = self.role.as_ref()?;
                 Value::str(role.name.as_str())
             }
+            "ansible_search_path" => self.search_path()?,
             "role_path" => Value::str(self.role.as_ref()?.path.to_string_lossy()),
             "role_uuid" => Value::str(self.role.as_ref()?.id.to_string()),
             "ansible_parent_role_names" => {
@@ -379,6 +383,25 @@ impl Scope {
             return Some(Value::str("local"));
         }
         self.run.connection.get(name).cloned()
+    }
+}
+
+impl Scope {
+    /// Where the task's files are searched: its roles, its own directory, the playbook's.
+    fn search_path(&self) -> Option<Value> {
+        let task = self.task.as_ref()?;
+        let roles = task.role.iter().flat_map(|role| std::iter::once(role).chain(&role.parents));
+        let mut dirs: Vec<std::path::PathBuf> = roles.map(|role| role.path.clone()).collect();
+        dirs.extend(task.file.parent().map(std::path::Path::to_path_buf));
+        dirs.extend(self.play.magic.get("playbook_dir").map(|dir| dir.to_text().into()));
+        let mut out: Vec<Value> = Vec::with_capacity(dirs.len());
+        for dir in dirs {
+            let dir = Value::str(std::path::absolute(&dir).unwrap_or(dir).to_string_lossy());
+            if !out.contains(&dir) {
+                out.push(dir);
+            }
+        }
+        Some(Value::list(out))
     }
 }
 

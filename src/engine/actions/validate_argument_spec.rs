@@ -51,7 +51,7 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
 
 fn check(spec: &Map, given: &Map, path: &str, errors: &mut Vec<String>) {
     let within = if path.is_empty() { String::new() } else { format!(" found in {path}") };
-    let missing: Vec<&str> = spec
+    let mut missing: Vec<&str> = spec
         .iter()
         .filter(|(name, rule)| {
             let required = rule.get("required").and_then(Value::to_bool).unwrap_or(false);
@@ -59,6 +59,7 @@ fn check(spec: &Map, given: &Map, path: &str, errors: &mut Vec<String>) {
         })
         .filter_map(|(name, _)| name.as_str())
         .collect();
+    missing.sort_unstable();
     if !missing.is_empty() {
         errors.push(format!("missing required arguments: {}{within}", missing.join(", ")));
     }

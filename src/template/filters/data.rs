@@ -5,7 +5,8 @@ use minijinja::value::Value as V;
 
 use crate::template::error::TemplateError;
 use crate::template::object::{
-    self, Py, R, check, dict, int, iterate, key_value, list, marker, py, to_key, tuple, type_name,
+    self, Py, R, check, dict, int, iterate, key_value, lift, list, lower, marker, py, to_key, tuple,
+    type_name,
 };
 use crate::template::ops::{self, Num, number};
 use crate::template::registry::{Call, Function, function, lenient, record};
@@ -109,10 +110,7 @@ pub(super) const TABLE: &[Function] = &[
     function("vault", "data secret salt? vault_id? wrap_object? vaultid?", vault),
     function("unvault", "vault secret vault_id? vaultid?", unvault),
     // A whole value with all that is in it; here, every value of a filter is one.
-    function("ansible._protomatter.finalize", "value", |call| {
-        check(&call.input())?;
-        Ok(call.input())
-    }),
+    function("ansible._protomatter.finalize", "value", |call| lift(&lower(&call.input())?, &call.scope)),
 ];
 
 /// The texts that a vault filter takes; anything else is an error that names it.

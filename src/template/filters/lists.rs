@@ -235,7 +235,7 @@ fn unique(call: &mut Call) -> R {
             Ok(key) => hashed.insert(key),
             Err(_) if call.some(1).is_some() && !case_sensitive || attribute.is_some() => {
                 return Err(TemplateError::runtime(
-                    "items that can't be hashed take neither case_sensitive nor attribute",
+                    "the items can't be hashed, and case_sensitive and attribute cannot fall back to comparing them",
                 ));
             }
             Err(_) => {

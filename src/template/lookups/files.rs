@@ -454,11 +454,7 @@ pub(super) fn csvfile(lookup: &Lookup<'_>) -> R<Vec<V>> {
         if key.is_empty() {
             return Err(TemplateError::runtime("Search key is required but was not found"));
         }
-        let known = ["col", "keycol", "default", "delimiter", "file", "encoding"];
-        let given = pairs.iter().map(|(name, _)| name).chain(lookup.options.iter().map(|(name, _)| name));
-        if let Some(other) = given.into_iter().find(|name| !known.contains(&name.as_str())) {
-            return Err(TemplateError::runtime(format!("{other} is not a valid option")));
-        }
+        check_options(lookup, &pairs, &["col", "keycol", "default", "delimiter", "file", "encoding"])?;
         let option = |name: &str, default: &str| -> R<String> {
             match pairs.iter().find(|(found, _)| found == name) {
                 Some((_, value)) => Ok(value.clone()),
@@ -473,7 +469,10 @@ pub(super) fn csvfile(lookup: &Lookup<'_>) -> R<Vec<V>> {
                 .map_err(|_| TemplateError::runtime(format!("{name} must be a number")))
         };
         let (column, key_column) = (index("col", "1")?, index("keycol", "0")?);
-        let path = find(lookup, "files", &option("file", "ansible.csv")?)?;
+        let path = find(lookup, "files", &option("file", "ansible.csv")?).map_err(|mut error| {
+            error.message.push_str(": No such file or directory");
+            error
+        })?;
         let text = read_encoded(lookup, &path, &option("encoding", "utf-8")?)?;
         let found = csv_rows(&text, delimiter)
             .into_iter()
@@ -493,11 +492,20 @@ pub(super) fn csvfile(lookup: &Lookup<'_>) -> R<Vec<V>> {
     Ok(out)
 }
 
+/// Refuses options that a lookup does not have, in its text or beside it.
+fn check_options(lookup: &Lookup<'_>, pairs: &[(String, String)], known: &[&str]) -> R<()> {
+    let mut given = pairs.iter().map(|(name, _)| name).chain(lookup.options.iter().map(|(name, _)| name));
+    match given.find(|name| !known.contains(&name.as_str())) {
+        Some(other) => Err(TemplateError::runtime(format!("{other} is not a valid option"))),
+        None => Ok(()),
+    }
+}
+
 /// A section of an INI file: its name and its entries; an entry may have no value.
 type Section = (String, Vec<(String, Option<String>)>);
 
 /// Sections of an INI file with their entries in order; keys are lower case unless case counts.
-fn ini_sections(text: &str, case_sensitive: bool) -> Vec<Section> {
+fn ini_sections(text: &str, case_sensitive: bool) -> R<Vec<Section>> {
     let mut sections: Vec<Section> = Vec::new();
     for line in text.lines() {
         let trimmed = line.trim();
@@ -521,9 +529,12 @@ fn ini_sections(text: &str, case_sensitive: bool) -> Vec<Section> {
             None => (trimmed, None),
         };
         let key = if case_sensitive { key.to_owned() } else { key.to_lowercase() };
+        if entries.iter().any(|(known, _)| *known == key) {
+            return Err(TemplateError::runtime(format!("Duplicate option in the file: '{key}'")));
+        }
         entries.push((key, value));
     }
-    sections
+    Ok(sections)
 }
 
 pub(super) fn ini(lookup: &Lookup<'_>) -> R<Vec<V>> {
@@ -550,7 +561,7 @@ pub(super) fn ini(lookup: &Lookup<'_>) -> R<Vec<V>> {
             Some((_, value)) => Value::str(value.as_str()).to_bool().unwrap_or(false),
             None => lookup.flag("re", false)?,
         };
-        let sections = ini_sections(&text, case_sensitive);
+        let sections = ini_sections(&text, case_sensitive)?;
         let defaults: Vec<_> = sections
             .iter()
             .filter(|(name, _)| name == "DEFAULT")

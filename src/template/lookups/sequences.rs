@@ -233,14 +233,15 @@ fn without(map: &Entries, path: &[&str]) -> R<Entries> {
 
 pub(super) fn sequence(lookup: &Lookup<'_>) -> R<Vec<V>> {
     let number = |name: &str, text: &str| -> R<i64> {
-        let digits = text.trim();
-        let value = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
-            Some(digits) => i64::from_str_radix(digits, 16),
-            None => digits.parse(),
-        };
-        value.map_err(|_| {
+        text.trim().parse().map_err(|_| {
             TemplateError::runtime(format!("the option '{name}' of a sequence has an invalid value '{text}'"))
         })
+    };
+    // Only the short form takes hexadecimal numbers.
+    let decimal = |text: &str| -> String {
+        let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+        let value = digits.and_then(|digits| i64::from_str_radix(digits, 16).ok());
+        value.map_or_else(|| text.to_owned(), |value| value.to_string())
     };
     let mut terms: Vec<String> = lookup.terms.iter().map(ops::to_text).collect::<R<_>>()?;
     if terms.is_empty() && !lookup.options.is_empty() {
@@ -279,13 +280,13 @@ pub(super) fn sequence(lookup: &Lookup<'_>) -> R<Vec<V>> {
         if let Some(captures) = captures {
             let group = |index: usize| captures.get(index).map(|found| found.as_str().to_owned());
             if let Some(start) = group(1) {
-                set("start", start.trim_end_matches('-'))?;
+                set("start", &decimal(start.trim_end_matches('-')))?;
             }
             if let Some(end) = group(3) {
-                set("end", &end)?;
+                set("end", &decimal(&end))?;
             }
             if let Some(stride) = group(6) {
-                set("stride", &stride)?;
+                set("stride", &decimal(&stride))?;
             }
             if let Some(format) = group(9) {
                 set("format", &format)?;
@@ -389,7 +390,9 @@ pub(super) fn varnames(lookup: &Lookup<'_>) -> R<Vec<V>> {
                 crate::template::object::lower(term)?.type_name()
             )));
         };
-        let pattern = regex::compile(pattern, false, false)?;
+        let pattern = regex::compile(pattern, false, false).map_err(|error| {
+            TemplateError::runtime(format!("Unable to use \"{pattern}\" as a pattern: {}", error.message))
+        })?;
         for name in &names {
             if pattern.is_match(name).unwrap_or(false) {
                 out.push(V::from(name.clone()));
