@@ -283,16 +283,17 @@ impl Sessions {
     pub fn start(config: Config, events: Sender<SessionEvent>) -> std::io::Result<Sessions> {
         let runtime =
             rt::Builder::new_multi_thread().worker_threads(2).thread_name("session").enable_all().build()?;
+        let forks = Arc::new(Semaphore::new(config.forks.max(1)));
         let transports = {
             let _inside = runtime.enter();
-            Transports::new(config.transport, config.prompter)
+            Transports::new(config.transport, config.prompter).lending(Arc::clone(&forks))
         };
         let inner = Inner {
             transports,
             operator: config.operator,
             run: config.run,
             runners: config.runners,
-            forks: Arc::new(Semaphore::new(config.forks.max(1))),
+            forks,
             events,
             hosts: Mutex::default(),
         };

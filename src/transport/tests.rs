@@ -1040,9 +1040,13 @@ mod in_process {
             for _ in 0..5 {
                 servers.push(Server::start(rules_for(&key)).await);
             }
-            let transports = Transports::new(client.settings.clone(), Box::new(client.prompter.clone()));
+            // Only two hosts at a time; those that wait for an answer do not count.
+            let forks = Arc::new(tokio::sync::Semaphore::new(2));
+            let transports = Transports::new(client.settings.clone(), Box::new(client.prompter.clone()))
+                .lending(Arc::clone(&forks));
             let mut tasks = tokio::task::JoinSet::new();
             for (index, server) in servers.iter().enumerate() {
+                let forks = Arc::clone(&forks);
                 let port = server.port.to_string();
                 let vars = [
                     ("ansible_host", "127.0.0.1"),
@@ -1052,6 +1056,7 @@ mod in_process {
                 let target = target(&format!("h{index}"), &vars, &client.settings).expect("a target");
                 let transports = transports.clone();
                 tasks.spawn(async move {
+                    let _permit = forks.acquire_owned().await.expect("open");
                     let connection = transports.connect(&target).await.expect("it connects");
                     run_command(&*connection, "echo hello", b"").await.0
                 });
@@ -1059,6 +1064,7 @@ mod in_process {
             while let Some(result) = tasks.join_next().await {
                 assert_eq!(result.expect("no panic"), "hello\n");
             }
+            assert_eq!(forks.available_permits(), 2);
             let names: Vec<String> =
                 servers.iter().map(|server| format!("[127.0.0.1]:{}", server.port)).collect();
             assert_eq!(client.asked(), [format!("host keys: {}", names.join(" "))]);

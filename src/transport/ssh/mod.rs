@@ -84,6 +84,8 @@ struct Inner {
     /// Connections whose host key has not been seen yet.
     undecided: AtomicUsize,
     asking: Mutex<Asking>,
+    /// How many hosts may be worked on at once; see [`Transports::lending`].
+    forks: Option<Arc<Semaphore>>,
 }
 
 /// Which jump host: the chain that leads to it, and the configuration that it was resolved with.
@@ -133,8 +135,19 @@ impl Transports {
                 resolving: Semaphore::new(LOOKUPS),
                 undecided: AtomicUsize::new(0),
                 asking: Mutex::default(),
+                forks: None,
             }),
         }
+    }
+
+    /// Whoever connects holds a permit of `forks`. While a host waits for the user's word on its key, its permit is
+    /// lent to the next, so that the unknown keys of all hosts come together in one list.
+    #[must_use]
+    pub fn lending(mut self, forks: Arc<Semaphore>) -> Transports {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.forks = Some(forks);
+        }
+        self
     }
 
     /// Connects to a host. For SSH the connection is up and we are let in when this returns; the other
@@ -158,6 +171,35 @@ impl Transports {
                 Ok(Box::new(SshConnection { session }))
             }
             _ => Ok(Box::new(spawner(target, &inner.settings))),
+        }
+    }
+}
+
+/// A permit that others use while its owner waits for the user.
+struct Lent(Option<Arc<Semaphore>>);
+
+impl Lent {
+    fn new(forks: Option<&Arc<Semaphore>>) -> Lent {
+        if let Some(forks) = forks {
+            forks.add_permits(1);
+        }
+        Lent(forks.cloned())
+    }
+
+    async fn back(mut self) {
+        if let Some(forks) = self.0.take()
+            && let Ok(permit) = forks.acquire().await
+        {
+            permit.forget();
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // Nobody waits for it any more; the owner's own permit goes back by itself.
+        if let Some(forks) = self.0.take() {
+            forks.forget_permits(1);
         }
     }
 }
@@ -280,7 +322,10 @@ impl Inner {
                 if place.resolved.strict != Strict::Ask || place.resolved.batch_mode {
                     return Err(unknown.cause(place));
                 }
-                if !self.ask(unknown.question(place)).await {
+                let lent = Lent::new(self.forks.as_ref());
+                let accepted = self.ask(unknown.question(place)).await;
+                lent.back().await;
+                if !accepted {
                     return Err(unknown.cause(place));
                 }
                 self.learn(place.resolved, &unknown)?;
