@@ -26,6 +26,13 @@ pub enum Event {
     },
     /// A play matched no host.
     NoHostsMatched,
+    /// What `set_stats` collected; told before the recap.
+    CustomStats {
+        /// By host.
+        of_hosts: Vec<(Arc<str>, crate::value::Map)>,
+        /// Of the run.
+        of_run: Option<crate::value::Map>,
+    },
     /// A play ended early because no host is left.
     NoHostsRemaining,
     /// A task begins on its first host.

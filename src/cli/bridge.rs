@@ -40,7 +40,31 @@ pub(super) fn run(prepared: Prepared, console: &mut Console, detailed: bool) -> 
         return Err(Failure::parse(errors));
     }
     let kind = if check { RunKind::Check } else { RunKind::Run };
-    recorded(&mut engine, kind, console, |engine| engine.run(&loaded), detailed, check)
+    let outcome = recorded(&mut engine, kind, console, |engine| engine.run(&loaded), detailed, check);
+    if engine.shared.settings.retry_files_enabled {
+        write_retry_file(&engine, console)?;
+    }
+    outcome
+}
+
+/// Names the hosts that are to be tried again in a file that `--limit` takes.
+fn write_retry_file(engine: &Engine, console: &Console) -> Result<(), Failure> {
+    let hosts = engine.lost_hosts();
+    let Some(playbook) = engine.last_playbook().filter(|_| !hosts.is_empty()) else { return Ok(()) };
+    let dir = match &engine.shared.settings.retry_files_save_path {
+        Some(dir) => dir.clone(),
+        None => playbook.parent().map(Path::to_path_buf).unwrap_or_default(),
+    };
+    let name = playbook.file_stem().unwrap_or_default().to_string_lossy();
+    let path = dir.join(format!("{name}.retry"));
+    let text: String = hosts.iter().map(|host| format!("{host}\n")).collect();
+    match std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(&path, text)) {
+        Ok(()) => console.print(&format!("\tto retry, use: --limit @{}\n\n", path.display())),
+        Err(error) => {
+            console.warn(&format!("could not write the retry file {}: {error}", path.display()));
+            Ok(())
+        }
+    }
 }
 
 /// Lets the engine run while the state store listens.

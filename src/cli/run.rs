@@ -1,5 +1,6 @@
 //! `setpoint run`: playbooks, with the options of ansible-playbook.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -113,8 +114,8 @@ pub fn run(args: &Run, console: &mut Console) -> Result<Exit, Failure> {
 /// # Errors
 /// A file is missing, a value does not fit, a password can't be had.
 pub fn prepare(args: &Run, console: &mut Console) -> Result<Prepared, Failure> {
-    if args.step {
-        return Err(Failure::unsupported("--step", "run with --start-at-task, --tags or --check instead"));
+    if args.step && !std::io::stdin().is_terminal() {
+        return Err(Failure::options("--step asks before each task, and needs a terminal to do so"));
     }
     for playbook in &args.playbooks {
         if !playbook.exists() {
@@ -169,7 +170,8 @@ pub(super) fn complete(
         forks: settings.forks,
         force_handlers: settings.force_handlers,
         verbosity: settings.verbosity,
-        window: Some(settings.window).filter(|window| *window > 0),
+        // What is asked for task by task can't be sent ahead.
+        window: if options.step { Some(1) } else { Some(settings.window).filter(|window| *window > 0) },
         remote_user: settings.remote_user.clone(),
         connection: given("DEFAULT_TRANSPORT").then(|| settings.transport.clone()),
         timeout: given("DEFAULT_TIMEOUT").then_some(settings.timeout),

@@ -93,6 +93,10 @@ pub struct Engine {
     inventory_sources: Vec<String>,
     /// What tasks added to the inventory, for whom: done again when it is read again.
     additions: Vec<(Option<Arc<str>>, Effect)>,
+    /// The playbook that runs, or ran last.
+    current: Option<PathBuf>,
+    /// `--step`: every task is asked for.
+    stepping: bool,
 }
 
 /// What a run is made of, beyond options and settings.
@@ -152,6 +156,7 @@ impl Engine {
             extra: options.extra_vars.clone(),
             magic: play::run_magic(&options, &settings, &playbook_dir),
             connection: play::connection_vars(&options, &settings),
+            cache: play::fact_cache(&options, &settings, &inventory)?,
             settings: VarSettings {
                 inject_facts: settings.inject_facts_as_vars,
                 merge_hashes: settings.hash_merge,
@@ -192,6 +197,7 @@ impl Engine {
             runners: crate::session::Runners::find()?,
         };
         let sessions = Sessions::start(config, sender)?;
+        let stepping = options.step;
         let shared = Arc::new(Shared {
             inventory_sources: options.inventory.clone(),
             options,
@@ -226,6 +232,8 @@ impl Engine {
             progress_at: Instant::now(),
             receiving: HashMap::new(),
             additions: Vec::new(),
+            current: None,
+            stepping,
         })
     }
 
@@ -256,6 +264,7 @@ impl Engine {
         let mut outcome = Ok(());
         for playbook in playbooks {
             self.tell(Event::PlaybookStarted { path: playbook.path.to_string_lossy().into_owned() });
+            self.current = Some(playbook.path.clone());
             outcome = self.playbook(playbook);
             let broken = !self.failed.is_empty() || !self.unreachable.is_empty();
             if outcome.is_err() || broken {
@@ -278,6 +287,11 @@ impl Engine {
 
     fn recap(&mut self) {
         let stats = self.stats.iter().map(|(host, stats)| (host.clone(), *stats)).collect();
+        if !self.custom_stats.is_empty() {
+            let mut of_hosts = self.custom_stats.clone();
+            let of_run = of_hosts.remove("_run");
+            self.tell(Event::CustomStats { of_hosts: of_hosts.into_iter().collect(), of_run });
+        }
         self.tell(Event::Recap { stats });
     }
 
@@ -515,6 +529,41 @@ impl Engine {
     fn force_handlers(&self, play: &PlayState) -> bool {
         let own = play.play.force_handlers.as_ref().and_then(Value::to_bool);
         own.unwrap_or(self.shared.options.force_handlers || self.shared.settings.force_handlers)
+    }
+
+    /// Keeps a host's facts for later runs.
+    fn cache_facts(&mut self, host: &HostVars) {
+        if let Err(error) = self.shared.vars.cache.store(host) {
+            self.tell(Event::Diagnostic(Diagnostic::warning(error.message)));
+        }
+    }
+
+    /// The playbook that ran last.
+    pub fn last_playbook(&self) -> Option<&Path> {
+        self.current.as_deref()
+    }
+
+    /// `--step`: whether a task is to be done. An answer may end the asking.
+    fn steps_into(&mut self, title: &str) -> bool {
+        if !self.stepping {
+            return true;
+        }
+        let answer = play::ask(&format!("Perform task: TASK: {title} (N)o/(y)es/(c)ontinue: "), false);
+        match answer.trim().chars().next().map(|c| c.to_ascii_lowercase()) {
+            Some('y') => true,
+            Some('c') => {
+                self.stepping = false;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The hosts that failed or could not be reached, in order.
+    pub fn lost_hosts(&self) -> Vec<Arc<str>> {
+        let mut hosts: Vec<Arc<str>> = self.failed.union(&self.unreachable).cloned().collect();
+        hosts.sort();
+        hosts
     }
 
     /// Counts a result for the recap.

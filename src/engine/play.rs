@@ -19,6 +19,7 @@ use crate::inventory::{GroupNames, LoadOptions};
 use crate::playbook::{Item, Keywords, Play, Task};
 use crate::template::SearchPath;
 use crate::value::{Map, Value, map_of};
+use crate::vars::cache::FactCache;
 use crate::vars::{HostVars, PlayVars, Scope, language_version};
 use crate::vault::Vault;
 
@@ -208,7 +209,7 @@ pub(super) fn prompt(engine: &mut Engine, play: &Play) -> Result<Arc<Map>, Stop>
     Ok(Arc::new(answers))
 }
 
-fn ask(prompt: &str, hidden: bool) -> String {
+pub(super) fn ask(prompt: &str, hidden: bool) -> String {
     if hidden {
         return rpassword::prompt_password(prompt).unwrap_or_default();
     }
@@ -361,6 +362,25 @@ pub(super) fn skip_gathering(cursor: &mut crate::engine::cursor::Cursor) {
     {
         cursor.advance(false);
     }
+}
+
+/// The fact cache that the settings ask for, emptied if the command line says so.
+pub(super) fn fact_cache(
+    options: &RunOptions,
+    settings: &Settings,
+    inventory: &crate::inventory::Inventory,
+) -> std::io::Result<FactCache> {
+    let cache = FactCache::open(
+        &settings.fact_caching,
+        settings.fact_caching_connection.as_deref(),
+        &settings.fact_caching_prefix,
+        Duration::from_secs(settings.fact_caching_timeout),
+    )
+    .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error.to_string()))?;
+    if options.flush_cache {
+        cache.flush(inventory.hosts().map(|host| host.name.as_ref()).chain(["localhost"]));
+    }
+    Ok(cache)
 }
 
 /// Where collections are searched: beside the playbook first.

@@ -305,6 +305,16 @@ impl<'e> PlayRun<'e> {
 
     /// Begins a step; false if it was over at once.
     fn begin(&mut self, group: usize, task: Arc<Task>, participants: Vec<usize>) -> Result<bool, Stop> {
+        if self.engine.stepping && task.action != "ansible.builtin.meta" {
+            let title = self.planner(&task, participants[0]).info(false).title.clone();
+            if !self.engine.steps_into(&title) {
+                for host in participants {
+                    self.hosts[host].forget();
+                    self.hosts[host].cursor.advance(false);
+                }
+                return Ok(false);
+            }
+        }
         match task.action.as_str() {
             "ansible.builtin.meta" => {
                 self.meta(&task, &participants)?;
@@ -705,6 +715,7 @@ impl<'e> PlayRun<'e> {
             let state = &mut self.hosts[*receiver];
             let mut vars = state.vars.as_ref().clone();
             let mut touched = false;
+            let mut gathered = false;
             if keep && let Some(register) = &step.task.register {
                 vars.set(register, settle::registered(&outcome.result));
                 touched = true;
@@ -714,12 +725,17 @@ impl<'e> PlayRun<'e> {
                     if let Some(Value::Map(facts)) = item.result.get("ansible_facts") {
                         vars.add_facts(facts);
                         touched = true;
+                        gathered = true;
                     }
                 }
             }
             if touched {
                 state.vars = Arc::new(vars);
                 self.engine.shared.vars.publish(&state.vars);
+            }
+            if gathered {
+                let vars = state.vars.clone();
+                self.engine.cache_facts(&vars);
             }
         }
         if truthy(&outcome.result, "changed") && outcome.verdict != Verdict::Failed
@@ -1311,6 +1327,9 @@ impl<'e> PlayRun<'e> {
                         let mut known = self.engine.shared.host_vars(&name).as_ref().clone();
                         set(&mut known);
                         self.engine.shared.vars.publish(&known);
+                        if *cacheable {
+                            self.engine.cache_facts(&known);
+                        }
                         if let Some(other) = self.by_name.get(&name).copied() {
                             self.hosts[other].vars = Arc::new(known);
                         }
@@ -1319,6 +1338,9 @@ impl<'e> PlayRun<'e> {
                     for receiver in &receivers {
                         let mut known = self.hosts[*receiver].vars.as_ref().clone();
                         set(&mut known);
+                        if *cacheable {
+                            self.engine.cache_facts(&known);
+                        }
                         self.set_vars(*receiver, known);
                     }
                 }
@@ -1815,6 +1837,7 @@ impl<'e> PlayRun<'e> {
                 for host in applies {
                     let mut vars = self.hosts[host].vars.as_ref().clone();
                     vars.clear_facts();
+                    self.engine.shared.vars.cache.remove(&vars.name);
                     self.set_vars(host, vars);
                 }
             }

@@ -107,11 +107,10 @@ impl Shared {
             .as_ref()
             .and_then(|name| inventory.var_layers(name, Some(&self.playbook_dir)).ok())
             .unwrap_or_default();
-        let vars = Arc::new(HostVars {
-            name: known.unwrap_or_else(|| name.into()),
-            inventory: layers,
-            ..HostVars::default()
-        });
+        let mut vars =
+            HostVars { name: known.unwrap_or_else(|| name.into()), inventory: layers, ..HostVars::default() };
+        self.vars.recall(&mut vars);
+        let vars = Arc::new(vars);
         self.vars.publish(&vars);
         vars
     }

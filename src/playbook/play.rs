@@ -214,6 +214,7 @@ impl Build<'_> {
                 "post_tasks" => sections.post_tasks = Some(value),
                 "handlers" => sections.handlers = Some(value),
                 _ => {
+                    self.check_debugger(name, value, outer);
                     keywords::set(&mut keywords, name, value);
                 }
             }

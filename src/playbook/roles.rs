@@ -99,6 +99,7 @@ impl Build<'_> {
                 "scm" | "version" if dependency && node.get("src").is_some() => {}
                 "vars" => role_use.entry_vars = self.vars(value, scope),
                 _ if Container::Role.takes(word) => {
+                    self.check_debugger(word, value, scope);
                     keywords::set(&mut own, word, value);
                     keywords::set(&mut scope.keywords, word, value);
                 }

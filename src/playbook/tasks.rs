@@ -144,6 +144,7 @@ impl Build<'_> {
             }
             "notify" => scope.notify = keywords::list(value),
             _ => {
+                self.check_debugger(name, value, scope);
                 keywords::set(&mut scope.keywords, name, value);
             }
         }
@@ -276,6 +277,7 @@ impl Build<'_> {
                 if let Some(lookup) = name.strip_prefix("with_") {
                     self.set_loop(Some(lookup.to_owned()), key, value, task, scope);
                 } else {
+                    self.check_debugger(name, value, scope);
                     keywords::set(&mut task.keywords, name, value);
                 }
             }
@@ -530,6 +532,14 @@ impl Build<'_> {
             out.insert(key.to_value(), value.to_value());
         }
         good
+    }
+
+    /// There is no debugger: asking for one is refused, asking for none is fine.
+    pub(super) fn check_debugger(&mut self, name: &str, value: &Node, scope: &Scope) {
+        if name == "debugger" && !value.is_null() && value.as_str() != Some("never") {
+            let error = value.error("`debugger` is not supported: there is only `never`");
+            self.tell(error.hint("run with `--step`, or with `--start-at-task` and `-vvv`"), scope);
+        }
     }
 
     fn text_args(

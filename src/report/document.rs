@@ -15,6 +15,8 @@ pub struct Document {
     screen: Screen,
     clock: Clock,
     plays: Vec<Play>,
+    /// What `set_stats` collected, by host and of the run.
+    custom_stats: (Map, Map),
 }
 
 struct Play {
@@ -35,7 +37,7 @@ struct Task {
 
 impl Document {
     pub(super) fn new(screen: Screen, clock: Clock) -> Document {
-        Document { screen, clock, plays: Vec::new() }
+        Document { screen, clock, plays: Vec::new(), custom_stats: Default::default() }
     }
 
     fn task(&mut self, info: &TaskInfo) -> Option<&mut Task> {
@@ -77,8 +79,8 @@ impl Document {
     fn write(&mut self, stats: &[(std::sync::Arc<str>, HostStats)]) {
         let plays = self.plays.iter().map(play_value).collect();
         let all = map_of([
-            ("custom_stats", Value::map(Map::new())),
-            ("global_custom_stats", Value::map(Map::new())),
+            ("custom_stats", Value::map(std::mem::take(&mut self.custom_stats.0))),
+            ("global_custom_stats", Value::map(std::mem::take(&mut self.custom_stats.1))),
             ("plays", Value::list(plays)),
             ("stats", stats_value(stats)),
         ]);
@@ -133,6 +135,12 @@ impl Listener for Document {
                 self.task(task);
             }
             Event::Result(result) => self.result(result),
+            Event::CustomStats { of_hosts, of_run } => {
+                let of_hosts = of_hosts
+                    .iter()
+                    .map(|(host, stats)| (Value::str(host.clone()), Value::map(stats.clone())));
+                self.custom_stats = (of_hosts.collect(), of_run.clone().unwrap_or_default());
+            }
             Event::Recap { stats } => self.write(stats),
             Event::Diagnostic(diagnostic) => {
                 self.screen.error_line(Role::Warn, &super::diagnostic_line(diagnostic));

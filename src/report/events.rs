@@ -139,6 +139,16 @@ fn object(event: &Event) -> Option<(&'static str, Map)> {
                 .collect();
             ("interrupted", map_of([("left", Value::list(left))]))
         }
+        Event::CustomStats { of_hosts, of_run } => {
+            let of_hosts = of_hosts.iter().map(|(host, stats)| (text(host), Value::map(stats.clone())));
+            (
+                "custom_stats",
+                map_of([
+                    ("hosts", Value::map(of_hosts.collect())),
+                    ("run", Value::map(of_run.clone().unwrap_or_default())),
+                ]),
+            )
+        }
         Event::Recap { stats } => ("recap", map_of([("hosts", stats_map(stats))])),
         Event::Progress(_) | Event::Recorded { .. } => return None,
     })

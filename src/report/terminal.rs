@@ -11,7 +11,8 @@ use super::{diff, excerpt};
 use crate::config::Display;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::event::{Event, HostStats, Listener, Progress, TaskInfo, TaskResult, Verdict};
-use crate::value::Value;
+use crate::source::json::{Layout, dump};
+use crate::value::{Map, Value};
 
 /// The default layout.
 pub struct Terminal {
@@ -27,7 +28,11 @@ pub struct Terminal {
     check: bool,
     /// Texts that hosts have in common, with those hosts.
     folded: IndexMap<String, Vec<String>>,
+    /// What `set_stats` collected, by host and of the run.
+    custom_stats: Option<CustomStats>,
 }
+
+type CustomStats = (Vec<(std::sync::Arc<str>, Map)>, Option<Map>);
 
 impl Terminal {
     pub(super) fn new(screen: Screen, display: Display, verbosity: u8, check: bool) -> Terminal {
@@ -42,6 +47,7 @@ impl Terminal {
             told: HashSet::new(),
             check,
             folded: IndexMap::new(),
+            custom_stats: None,
         }
     }
 
@@ -319,6 +325,24 @@ impl Terminal {
         }
     }
 
+    /// What `set_stats` collected, after the recap, where a setting asks for it.
+    fn custom_stats(&mut self) {
+        let Some((of_hosts, of_run)) = self.custom_stats.take().filter(|_| self.display.custom_stats) else {
+            return;
+        };
+        let layout = Layout { indent: Some(1), sort_keys: true, ..Layout::default() };
+        let one_line = |stats: Map| dump(&Value::map(stats), &layout).replace('\n', "");
+        self.screen.banner("CUSTOM STATS:");
+        for (host, stats) in of_hosts {
+            self.screen.line(None, &format!("\t{host}: {}", one_line(stats)));
+        }
+        if let Some(stats) = of_run {
+            self.screen.line(None, "");
+            self.screen.line(None, &format!("\tRUN: {}", one_line(stats)));
+        }
+        self.screen.line(None, "");
+    }
+
     fn progress(&mut self, progress: &Progress) {
         self.screen.progress(&super::progress_line(progress));
     }
@@ -400,7 +424,13 @@ impl Listener for Terminal {
                 }
                 self.screen.error_line(Role::Error, &text);
             }
-            Event::Recap { stats } => self.recap(stats),
+            Event::CustomStats { of_hosts, of_run } => {
+                self.custom_stats = Some((of_hosts.clone(), of_run.clone()));
+            }
+            Event::Recap { stats } => {
+                self.recap(stats);
+                self.custom_stats();
+            }
         }
         self.screen.flush();
     }

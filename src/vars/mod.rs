@@ -3,6 +3,8 @@
 //!
 //! The order, lowest first, is that of [`LEVELS`].
 
+pub mod cache;
+
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
@@ -125,6 +127,8 @@ pub struct RunVars {
     pub magic: Map,
     /// What templates of a task see of how its host is reached, where nothing else says so.
     pub connection: Map,
+    /// Facts of earlier runs.
+    pub cache: cache::FactCache,
     /// Settings.
     pub settings: VarSettings,
     /// Every host's variables as of now; what `hostvars` shows.
@@ -145,6 +149,15 @@ impl RunVars {
     pub fn set_inventory(&self, inventory: Arc<Inventory>) {
         *write(&self.groups) = inventory.groups_value();
         *write(&self.inventory) = inventory;
+    }
+
+    /// Gives a host whose facts nothing has told yet those of earlier runs.
+    pub fn recall(&self, vars: &mut HostVars) {
+        if vars.facts.is_empty()
+            && let Some(facts) = self.cache.load(&vars.name)
+        {
+            vars.add_facts(&facts);
+        }
     }
 
     fn host(&self, name: &str) -> Option<Arc<HostVars>> {
@@ -504,7 +517,9 @@ fn host_vars(run: &Arc<RunVars>, name: &str) -> Option<Arc<HostVars>> {
     let inventory = read(&run.inventory).clone();
     let name = inventory.host(name)?.name.clone();
     let layers = inventory.var_layers(&name, None).unwrap_or_default();
-    Some(Arc::new(HostVars { name, inventory: layers, ..HostVars::default() }))
+    let mut vars = HostVars { name, inventory: layers, ..HostVars::default() };
+    run.recall(&mut vars);
+    Some(Arc::new(vars))
 }
 
 /// One entry of `hostvars`.
