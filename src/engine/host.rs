@@ -1,6 +1,6 @@
 //! One host in a play: where it stands, what it knows, what was planned and verified ahead of its turn.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -118,6 +118,10 @@ pub struct Host {
     pub since: Option<Instant>,
     /// Seconds after which it is named next.
     pub named_at: u64,
+    /// In a dry run, variables that only a real run gives it.
+    pub unknown: BTreeSet<String>,
+    /// In a dry run, packages would have been installed, and programs with them.
+    pub installs: bool,
 }
 
 impl Host {
@@ -135,6 +139,8 @@ impl Host {
             window,
             since: None,
             named_at: 30,
+            unknown: BTreeSet::new(),
+            installs: false,
         }
     }
 

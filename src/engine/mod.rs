@@ -33,6 +33,7 @@ pub mod ahead;
 pub mod blobs;
 pub mod connect;
 pub mod cursor;
+mod doubt;
 pub mod host;
 pub mod include;
 pub mod options;

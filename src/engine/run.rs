@@ -16,6 +16,7 @@ use crate::engine::actions::{self, Effect};
 use crate::engine::ahead::{self, Limits};
 use crate::engine::connect::Machine;
 use crate::engine::cursor::{Fate, Position};
+use crate::engine::doubt;
 use crate::engine::host::{AheadKind, Host, HostState, TaskAhead};
 use crate::engine::include;
 use crate::engine::plan::{PlannedItem, Planner, Step as Work};
@@ -599,6 +600,20 @@ impl<'e> PlayRun<'e> {
             let planner = self.planner(&step.task, host);
             settle::judge(&planner, item, &mut outcome, job.attempt, retries)
         };
+        if self.engine.shared.options.check {
+            let here = !matches!(item.step, Work::Remote(_));
+            let vars = {
+                let planner = self.planner(&step.task, host);
+                planner.bind(planner.scope()).vars
+            };
+            let before = outcome.verdict;
+            let state = &mut self.hosts[host];
+            let about = (here, state.installs);
+            doubt::look(&step.task, about, vars.as_ref(), &mut state.unknown, &mut outcome);
+            if outcome.verdict != before {
+                self.tell_warnings(&outcome.result);
+            }
+        }
         if again {
             let left = retries.unwrap_or(0) + 1 - job.attempt;
             let told = if no_log { settle::censored(&outcome.result) } else { outcome.result.clone() };
@@ -1255,6 +1270,9 @@ impl<'e> PlayRun<'e> {
                 .delegate
                 .as_ref()
                 .map_or_else(|| self.hosts[job.host].name.clone(), |(name, _)| name.clone());
+            if report.changes.iter().any(|change| change.kind == "package") {
+                self.hosts[job.host].installs = true;
+            }
             if !report.changes.is_empty() || !report.applied.is_empty() {
                 let hidden = self.front(job.host).is_some_and(|ahead| ahead.planned.flags.no_log);
                 self.engine.tell(Event::Recorded {

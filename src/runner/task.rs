@@ -66,13 +66,7 @@ pub(super) fn run(call: &Call, kind: Kind, local: &mut Local, carried: &mut Carr
             let earlier = earlier.unwrap_or_else(|| Overlay::new(process_umask(), None));
             let mut recorder = Recorder::resume(&mut *local, earlier).with_diff(call.diff);
             let mut outcome = run_module(call, &mut recorder);
-            if let Some(why) = recorder.uncertain() {
-                outcome = match outcome {
-                    Err(error) => Ok(uncertain(error, &why)),
-                    Ok(outcome) if outcome.failed => Ok(uncertain(failure(outcome), &why)),
-                    Ok(outcome) => Ok(outcome),
-                };
-            }
+            outcome = unless_uncertain(outcome, recorder.uncertain());
             let (changes, applied) = recorder.take();
             let later = recorder.into_overlay();
             if kind == Kind::Dry {
@@ -83,6 +77,19 @@ pub(super) fn run(call: &Call, kind: Kind, local: &mut Local, carried: &mut Carr
     }
 }
 
+/// What a module ended with, unless that is a failure and there is a reason why it may not be one in the real run.
+fn unless_uncertain(
+    outcome: Result<Outcome, ModuleError>,
+    reason: Option<String>,
+) -> Result<Outcome, ModuleError> {
+    let Some(why) = reason else { return outcome };
+    match outcome {
+        Err(error) => Ok(uncertain(error, &why)),
+        Ok(outcome) if outcome.failed => Ok(uncertain(failure(outcome), &why)),
+        Ok(outcome) => Ok(outcome),
+    }
+}
+
 /// A failure that an earlier, only recorded command may be the reason of.
 fn uncertain(error: ModuleError, why: &str) -> Outcome {
     let mut outcome = Outcome::with(error.values);
@@ -90,7 +97,7 @@ fn uncertain(error: ModuleError, why: &str) -> Outcome {
     outcome.values.shift_remove("rc");
     outcome.changed = Some(true);
     outcome.warnings.push(format!("uncertain in a dry run, because {why}: {}", error.message));
-    outcome.set("msg", format!("would probably change: {}", error.message))
+    outcome.set("msg", format!("would probably change: {}", error.message)).set("uncertain", true)
 }
 
 /// A failure that a module told with return values instead of an error.
