@@ -214,6 +214,8 @@ fn keeps_the_contract(
     uncertain: &[&str],
 ) -> Result<(), String> {
     let limit = hosts.join(",");
+    let text = fs::read_to_string(source("tests/fleet").join(playbook)).expect("the playbook");
+    let real_tasks = text.contains("check_mode: false");
     let mut arguments = vec![playbook, "--limit", &limit];
     arguments.extend(more);
     let before: Vec<_> = hosts.iter().map(|host| fleet.written(host)).collect();
@@ -224,7 +226,9 @@ fn keeps_the_contract(
         return Err(format!("the dry run of {playbook} failed:\n{}", predicted.text));
     }
     for (host, before) in hosts.iter().zip(&before) {
-        let differences = differences(before, &fleet.written(host));
+        let mut differences = differences(before, &fleet.written(host));
+        // What is run for real at the playbook's own wish is recorded for a rollback.
+        differences.retain(|line| !(real_tasks && line.starts_with("var/lib/setpoint")));
         if !differences.is_empty() {
             return Err(format!("a dry run of {playbook} changed {host}:\n{}", differences.join("\n")));
         }
