@@ -8,6 +8,8 @@ pub mod cli;
 pub mod config;
 pub mod diagnostic;
 #[cfg(feature = "controller")]
+pub mod drift;
+#[cfg(feature = "controller")]
 pub mod engine;
 #[cfg(feature = "controller")]
 pub mod event;

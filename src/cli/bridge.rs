@@ -10,6 +10,7 @@ use super::run::Prepared;
 use super::{Console, look, state};
 use crate::engine::options::AdHoc;
 use crate::engine::{Engine, Interrupt, Parts, RunEnd, Stop};
+use crate::event::Listener;
 use crate::playbook::loader::LoadContext;
 use crate::playbook::{Item, Keywords, Play, Playbook, Task};
 use crate::state::RunKind;
@@ -23,22 +24,7 @@ pub(super) fn run(prepared: Prepared, console: &mut Console, detailed: bool) -> 
     let playbooks = prepared.options.playbooks.clone();
     let check = prepared.options.check;
     let mut engine = engine(prepared, console)?;
-    let mut loaded = Vec::new();
-    let mut errors = Vec::new();
-    for path in &playbooks {
-        match engine.load(path) {
-            Ok((playbook, warnings)) => {
-                for warning in &warnings {
-                    console.tell(warning);
-                }
-                loaded.push(playbook);
-            }
-            Err(more) => errors.extend(more),
-        }
-    }
-    if !errors.is_empty() {
-        return Err(Failure::parse(errors));
-    }
+    let loaded = load(&engine, &playbooks, console)?;
     let kind = if check { RunKind::Check } else { RunKind::Run };
     let outcome = recorded(&mut engine, kind, console, |engine| engine.run(&loaded), detailed, check);
     if engine.shared.settings.retry_files_enabled {
@@ -65,6 +51,49 @@ fn write_retry_file(engine: &Engine, console: &Console) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Runs only some tasks of playbooks, to repair what `target` (an audit) has found.
+///
+/// # Errors
+/// Why nothing was run.
+pub(super) fn fix(prepared: Prepared, target: String, console: &mut Console) -> Result<Exit, Failure> {
+    let playbooks = prepared.options.playbooks.clone();
+    let check = prepared.options.check;
+    let mut engine = engine(prepared, console)?;
+    let loaded = load(&engine, &playbooks, console)?;
+    let kind = if check { RunKind::Check } else { RunKind::Fix };
+    let recording = state::record(&mut engine, kind, Some(target), console);
+    let outcome = engine.run(&loaded);
+    if let Some(recording) = recording {
+        state::finish(recording, &outcome, console);
+    }
+    end(outcome, false, check)
+}
+
+/// Reads playbooks, and shows their warnings.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub(super) fn load(
+    engine: &Engine,
+    playbooks: &[PathBuf],
+    console: &Console,
+) -> Result<Vec<Playbook>, Failure> {
+    let mut loaded = Vec::new();
+    let mut errors = Vec::new();
+    for path in playbooks {
+        match engine.load(path) {
+            Ok((playbook, warnings)) => {
+                for warning in &warnings {
+                    console.tell(warning);
+                }
+                loaded.push(playbook);
+            }
+            Err(more) => errors.extend(more),
+        }
+    }
+    if errors.is_empty() { Ok(loaded) } else { Err(Failure::parse(errors)) }
 }
 
 /// Lets the engine run while the state store listens.
@@ -112,6 +141,19 @@ pub(super) fn exec(
 fn engine(prepared: Prepared, console: &mut Console) -> Result<Engine, Failure> {
     let options = &prepared.options;
     let listeners = console.listeners(&prepared.settings, options.verbosity, options.check)?;
+    engine_for(prepared, Box::new(listeners), console)
+}
+
+/// An engine that tells only `listener` what happens.
+///
+/// # Errors
+/// Inventory or limit don't fit.
+pub(super) fn engine_for(
+    prepared: Prepared,
+    listener: Box<dyn Listener>,
+    console: &mut Console,
+) -> Result<Engine, Failure> {
+    let options = &prepared.options;
     let inventory = look::inventory(&options.inventory, &prepared.settings, &prepared.vault, console)?;
     if let Some(limit) = &options.limit {
         look::check_limit(&inventory, limit)?;
@@ -120,7 +162,7 @@ fn engine(prepared: Prepared, console: &mut Console) -> Result<Engine, Failure> 
         inventory,
         vault: Arc::new(prepared.vault),
         prompter: Box::new(TerminalPrompter),
-        listeners: vec![Box::new(listeners)],
+        listeners: vec![listener],
         interrupt: interrupt()?,
     };
     Ok(Engine::new(prepared.options, Arc::new(prepared.settings), parts)?)

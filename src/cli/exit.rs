@@ -11,6 +11,8 @@ pub enum Exit {
     Error,
     /// A host failed. Also: the command line can't be understood.
     Failed,
+    /// `drift audit`: nothing was changed on the hosts, and the playbook wants what no run has brought there.
+    Pending,
     /// A host could not be reached (wins over [`Exit::Failed`]). Also: a playbook can't be parsed.
     Unreachable,
     /// An option's value can't be used, or an option is not supported.
@@ -30,6 +32,7 @@ pub const TABLE: &[(Exit, u8, &str)] = &[
     (Exit::Success, 0, "success; also: no host matched, all failures were rescued or ignored"),
     (Exit::Error, 1, "error before anything ran: missing file, limit without a match, wrong vault password"),
     (Exit::Failed, 2, "a host failed; also: wrong usage"),
+    (Exit::Pending, 3, "drift audit: only what has not been rolled out"),
     (Exit::Unreachable, 4, "a host could not be reached (wins over 2); also: a playbook can't be parsed"),
     (Exit::Options, 5, "an option's value can't be used, or an option is not supported"),
     (Exit::Changed, 80, "--detailed-exitcode: success, and something was changed"),
@@ -59,6 +62,6 @@ mod tests {
     fn codes_are_distinct() {
         let mut codes: Vec<u8> = TABLE.iter().map(|(exit, _, _)| exit.code()).collect();
         codes.dedup();
-        assert_eq!(codes, [0, 1, 2, 4, 5, 80, 81, 99, 250]);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 80, 81, 99, 250]);
     }
 }

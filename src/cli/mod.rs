@@ -17,6 +17,7 @@ pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod doc;
+pub mod drift;
 pub mod exec;
 pub mod exit;
 pub mod extra_vars;
@@ -58,6 +59,7 @@ pub enum Command {
     Demo(demo::Demo),
     Exec(exec::Exec),
     History(history::History),
+    Drift(drift::Drift),
     Inventory(inventory::Inventory),
     Vault(vault::Vault),
     Doc(doc::Doc),
@@ -105,6 +107,7 @@ fn dispatch(command: &Command, console: &mut Console) -> Result<Exit, Failure> {
         Command::Demo(args) => demo::run(args, console),
         Command::Exec(args) => exec::run(args, console),
         Command::History(args) => history::run(args, console),
+        Command::Drift(args) => drift::run(args, console),
         Command::Inventory(args) => inventory::run(args, console),
         Command::Vault(args) => vault::run(args, console),
         Command::Doc(args) => doc::run(args, console),

@@ -3,6 +3,7 @@
 use super::Console;
 use super::failure::Failure;
 use crate::config::Settings;
+use crate::engine::options::OwedHandler;
 use crate::engine::{Engine, RunEnd, Stop};
 use crate::state::recorder::{Ending, absolute};
 use crate::state::{NewRun, Place, Recorder, RunKind, Status, Store, StoreError};
@@ -60,6 +61,13 @@ fn begin(
     }
     let mut store = opened.store;
     prune(&mut store, settings.state_keep)?;
+    let owed = store.owed(None)?.into_iter().map(|owed| OwedHandler {
+        host: owed.host,
+        playbook: owed.playbook,
+        play: owed.play,
+        handler: owed.handler,
+    });
+    engine.owe(owed.collect());
     let options = &engine.shared.options;
     let playbooks: Vec<String> =
         options.playbooks.iter().map(|path| absolute(&path.to_string_lossy())).collect();

@@ -245,12 +245,14 @@ fn whole_failure(planner: &Planner<'_>, message: &str) -> Planned {
 fn keyword_flags(planner: &Planner<'_>) -> Flags {
     let literal = |value: &Option<Value>| value.as_ref().and_then(Value::as_bool).unwrap_or(false);
     let keywords = &planner.task.keywords;
+    let quiet = planner.is_quiet();
     Flags {
-        ignore_errors: literal(&keywords.ignore_errors),
+        quiet,
+        ignore_errors: quiet || planner.shared.options.look_only || literal(&keywords.ignore_errors),
         no_log: literal(&keywords.no_log),
         any_errors_fatal: literal(&keywords.any_errors_fatal),
         run_once: literal(&keywords.run_once),
-        check: planner.shared.options.check,
+        check: quiet || planner.shared.options.check,
         ..Flags::default()
     }
 }

@@ -98,6 +98,10 @@ pub struct Engine {
     current: Option<PathBuf>,
     /// `--step`: every task is asked for.
     stepping: bool,
+    /// Handlers that earlier runs have notified and not run.
+    owed: Vec<options::OwedHandler>,
+    /// Absolute path of the playbook at hand.
+    playbook: String,
 }
 
 /// What a run is made of, beyond options and settings.
@@ -235,6 +239,8 @@ impl Engine {
             additions: Vec::new(),
             current: None,
             stepping,
+            owed: Vec::new(),
+            playbook: String::new(),
         })
     }
 
@@ -246,6 +252,11 @@ impl Engine {
     /// Tells one more listener of everything that happens from now on.
     pub fn listen(&mut self, listener: Box<dyn Listener>) {
         self.listeners.push(listener);
+    }
+
+    /// Handlers that earlier runs have notified and not run: their plays will run them.
+    pub fn owe(&mut self, handlers: Vec<options::OwedHandler>) {
+        self.owed = handlers;
     }
 
     /// Reads a playbook with all that it imports.
@@ -264,11 +275,13 @@ impl Engine {
     pub fn run(&mut self, playbooks: &[Playbook]) -> Result<RunEnd, Stop> {
         let mut outcome = Ok(());
         for playbook in playbooks {
+            let path = std::fs::canonicalize(&playbook.path).unwrap_or_else(|_| playbook.path.clone());
+            self.playbook = path.to_string_lossy().into_owned();
             self.tell(Event::PlaybookStarted { path: playbook.path.to_string_lossy().into_owned() });
             self.current = Some(playbook.path.clone());
             outcome = self.playbook(playbook);
             let broken = !self.failed.is_empty() || !self.unreachable.is_empty();
-            if outcome.is_err() || broken {
+            if outcome.is_err() || (broken && !self.shared.options.look_only) {
                 break;
             }
         }

@@ -1,10 +1,11 @@
 //! What a run is asked to do: the command line and the settings, resolved, as the engine wants them.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use crate::transport::Secret;
-use crate::value::Map;
+use crate::value::{Map, Origin, Value};
 
 /// What a run is asked to do.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +70,53 @@ pub struct RunOptions {
     pub list_tasks: bool,
     /// Only list the tags.
     pub list_tags: bool,
+    /// Only look: every task is a dry run, whatever its `check_mode` says. Goes with `check`.
+    pub look_only: bool,
+    /// Only these tasks, and the handlers that they notify, act. The others are dry runs that nobody is told
+    /// of: their results and facts may be needed.
+    pub only: Option<Arc<Only>>,
+    /// What [`crate::module::observe`] is asked, by number of the request and host.
+    pub requests: Requests,
+}
+
+/// What hosts are asked beyond a task's arguments; whoever starts the engine may add to it between runs.
+pub type Requests = Arc<Mutex<HashMap<(i64, String), Value>>>;
+
+/// Tasks that a run is restricted to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Only {
+    /// By host: files and lines of tasks.
+    pub tasks: HashMap<String, HashSet<(String, u32)>>,
+    /// Files below this directory are named relative to it.
+    pub directory: String,
+}
+
+impl Only {
+    /// Whether a task is one of them.
+    pub fn allows(&self, host: &str, origin: &Origin) -> bool {
+        self.tasks
+            .get(host)
+            .is_some_and(|tasks| tasks.contains(&(relative(&origin.file, &self.directory), origin.line)))
+    }
+}
+
+/// A file's name relative to a directory, where it is below that.
+pub fn relative(file: &str, directory: &str) -> String {
+    let short = Path::new(file).strip_prefix(directory).unwrap_or(Path::new(file));
+    short.to_string_lossy().trim_start_matches("./").to_string()
+}
+
+/// A handler that an earlier run has notified and not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwedHandler {
+    /// The host.
+    pub host: String,
+    /// Absolute path of the playbook.
+    pub playbook: String,
+    /// Name of the play.
+    pub play: String,
+    /// Name of the handler.
+    pub handler: String,
 }
 
 /// One task without a playbook.

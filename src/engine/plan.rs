@@ -80,6 +80,8 @@ pub struct Flags {
     pub detach: u64,
     /// `delegate_facts`.
     pub delegate_facts: bool,
+    /// The run is restricted to other tasks: nothing is done for this one and nobody is told of it.
+    pub quiet: bool,
 }
 
 /// One item, decided.
@@ -326,6 +328,12 @@ impl Planner<'_> {
         })
     }
 
+    /// Whether the run is restricted to other tasks. Handlers run if one of those notifies them.
+    pub fn is_quiet(&self) -> bool {
+        let only = self.shared.options.only.as_ref();
+        !self.task.handler && only.is_some_and(|only| !only.allows(&self.host.name, &self.task.origin))
+    }
+
     fn flags(&self, bound: &Bound) -> Result<Flags, PlanError> {
         let task = self.task;
         let keywords = &task.keywords;
@@ -343,8 +351,12 @@ impl Planner<'_> {
         } else {
             None
         };
+        let quiet = self.is_quiet();
         Ok(Flags {
-            ignore_errors: self.flag(keywords.ignore_errors.as_ref(), "ignore_errors", false, bound)?,
+            quiet,
+            ignore_errors: quiet
+                || options.look_only
+                || self.flag(keywords.ignore_errors.as_ref(), "ignore_errors", false, bound)?,
             ignore_unreachable: self.flag(
                 keywords.ignore_unreachable.as_ref(),
                 "ignore_unreachable",
@@ -360,7 +372,9 @@ impl Planner<'_> {
             )?,
             run_once: self.flag(keywords.run_once.as_ref(), "run_once", false, bound)?,
             diff: self.flag(keywords.diff.as_ref(), "diff", options.diff, bound)?,
-            check: self.flag(keywords.check_mode.as_ref(), "check_mode", options.check, bound)?,
+            check: quiet
+                || options.look_only
+                || self.flag(keywords.check_mode.as_ref(), "check_mode", options.check, bound)?,
             retries,
             delay: if delay < 0.0 { 1.0 } else { delay },
             throttle: self.number(keywords.throttle.as_ref(), "throttle", bound)?.unwrap_or(0.0).max(0.0)
@@ -705,6 +719,10 @@ impl Planner<'_> {
             (args, machine, connect::identity(self, &scope, &bound, &reached)?)
         };
         let shown = delegate.map(|(name, shown, _)| (name, shown));
+        let raw_or_engine = actions::is_engine_action(&action) || action == "ansible.builtin.raw";
+        if raw_or_engine && (flags.quiet || self.shared.options.look_only) {
+            return Ok((Step::Done(skipped(&Value::Bool(false))), shown));
+        }
         if actions::is_engine_action(&action) {
             return Ok((Step::Engine { action, args, machine: Some(machine), identity }, shown));
         }

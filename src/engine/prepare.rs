@@ -63,12 +63,22 @@ pub fn prepare(
             let dest = preparation.fetch_destination(&args)?;
             (args, Some(After::Fetch { dest }))
         }
+        "observe" => (preparation.request(args), None),
         _ => (args, None),
     };
     Ok(Prepared { module: action.to_string(), args, after })
 }
 
 impl Preparation<'_> {
+    /// What an audit asks of the host, which would be too much for a playbook.
+    fn request(&self, args: Map) -> Map {
+        let host = self.bound.vars.get("inventory_hostname").map(|name| name.to_text()).unwrap_or_default();
+        let number = args.get("request").map(Value::to_text).and_then(|text| text.parse::<i64>().ok());
+        let requests = crate::engine::shared::lock(&self.shared.options.requests);
+        let asked = number.and_then(|number| requests.get(&(number, host)));
+        asked.and_then(Value::as_map).cloned().unwrap_or(args)
+    }
+
     fn fail<T>(&self, message: impl Into<String>) -> Result<T, PlanError> {
         Err(PlanError::Failed(Box::new(failed(self.task, message))))
     }

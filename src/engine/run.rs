@@ -143,7 +143,34 @@ impl<'e> PlayRun<'e> {
             end_batch: false,
         };
         run.name_handlers();
+        run.take_what_is_owed();
         run
+    }
+
+    /// Handlers that an earlier run has notified and not run are notified from the start.
+    fn take_what_is_owed(&mut self) {
+        if self.engine.owed.is_empty() || self.engine.shared.options.only.is_some() {
+            return;
+        }
+        let name = self.play.vars.magic.get("ansible_play_name").map(Value::to_text).unwrap_or_default();
+        for owed in self.engine.owed.clone() {
+            if owed.play != name || owed.playbook != self.engine.playbook {
+                continue;
+            }
+            let Some(host) = self.by_name.get(owed.host.as_str()).copied() else { continue };
+            match self.handler_names.iter().rposition(|known| *known == owed.handler) {
+                Some(index) => {
+                    self.hosts[host].cursor.notified.insert(index);
+                    let host = self.hosts[host].name.clone();
+                    self.engine.tell(Event::Notified { handler: owed.handler, host });
+                }
+                None => self.engine.tell(Event::Diagnostic(Diagnostic::warning(format!(
+                    "the handler '{}' is owed to {} since an earlier run, and the play `{name}` has no handler of \
+                     that name any more",
+                    owed.handler, owed.host
+                )))),
+            }
+        }
     }
 
     /// Runs it to its end.
@@ -358,7 +385,10 @@ impl<'e> PlayRun<'e> {
         } else {
             self.plan_ahead(&working, group);
         }
-        self.announce(&info);
+        let is_quiet = |host: &usize| self.front(*host).is_some_and(|ahead| ahead.planned.flags.quiet);
+        if !working.iter().all(is_quiet) {
+            self.announce(&info);
+        }
         let now = Instant::now();
         let jobs = working
             .into_iter()
@@ -550,6 +580,12 @@ impl<'e> PlayRun<'e> {
         }
     }
 
+    fn tell_unless_quiet(&mut self, host: usize, event: Event) {
+        if self.front(host).is_none_or(|ahead| !ahead.planned.flags.quiet) {
+            self.engine.tell(event);
+        }
+    }
+
     fn broke_off(&self, step: &Step, job: &Job) -> bool {
         let Some(looping) = step.task.looping.as_ref().filter(|looping| !looping.break_when.is_empty())
         else {
@@ -618,12 +654,10 @@ impl<'e> PlayRun<'e> {
             let left = retries.unwrap_or(0) + 1 - job.attempt;
             let told = if no_log { settle::censored(&outcome.result) } else { outcome.result.clone() };
             let name = self.hosts[host].name.clone();
-            self.engine.tell(Event::Retry {
-                host: name,
-                task: step.info.clone(),
-                left,
-                result: Value::map(told),
-            });
+            self.tell_unless_quiet(
+                host,
+                Event::Retry { host: name, task: step.info.clone(), left, result: Value::map(told) },
+            );
             job.attempt += 1;
             job.not_before = Some(Instant::now() + Duration::from_secs_f64(delay.max(0.0)));
             let next = job.next;
@@ -637,7 +671,7 @@ impl<'e> PlayRun<'e> {
         job.next += 1;
         if looped {
             let result = self.task_result(step, job, item, &outcome, no_log, false);
-            self.engine.tell(Event::ItemResult(result));
+            self.tell_unless_quiet(host, Event::ItemResult(result));
         }
         job.outcomes.push(outcome);
         true
@@ -764,8 +798,10 @@ impl<'e> PlayRun<'e> {
         let rescued =
             outcome.verdict == Verdict::Failed && !ignored && self.hosts[host].cursor.would_rescue();
         told.rescued = rescued;
-        self.engine.count(&told);
-        self.engine.tell(Event::Result(told));
+        if !flags.quiet {
+            self.engine.count(&told);
+            self.engine.tell(Event::Result(told));
+        }
         let bad = matches!(outcome.verdict, Verdict::Failed | Verdict::Unreachable) && !ignored;
         if let Some(entry) = self.hosts[host].queue.front_mut() {
             // What was decided stays until the step ends; a failure voids what was planned after it.
@@ -1466,7 +1502,8 @@ impl<'e> PlayRun<'e> {
     }
 
     fn notify(&mut self, step: &Step, job: &Job, items: &[PlannedItem]) {
-        if step.task.notify.is_empty() {
+        let quiet = self.front(job.host).is_some_and(|ahead| ahead.planned.flags.quiet);
+        if step.task.notify.is_empty() || quiet {
             return;
         }
         let receivers: Vec<usize> = if step.once.is_empty() { vec![job.host] } else { step.once.clone() };

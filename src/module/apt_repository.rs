@@ -200,6 +200,21 @@ fn edit(args: &Args, wanted: &[Source], mut files: Vec<File>) -> Vec<(File, Stri
     changed
 }
 
+/// Whether the source is in one of apt's lists, and enabled.
+pub(super) fn observe(id: &str, _: &Value, system: &mut dyn System) -> Result<Value, ModuleError> {
+    let words = |line: &str| line.split_whitespace().map(String::from).collect::<Vec<_>>();
+    let wanted = words(id);
+    let mut files = host::expand_pattern("/etc/apt/sources.list.d/*.list", system)?;
+    files.push("/etc/apt/sources.list".into());
+    for file in files {
+        let text = host::read_text(&file, system).unwrap_or_default();
+        if text.lines().any(|line| words(line.split(" #").next().unwrap_or(line)) == wanted) {
+            return Ok(map_of([("line", id)]).into());
+        }
+    }
+    Ok(Value::Null)
+}
+
 fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     let mut keys = None;
     let repo = match args.repo.strip_prefix("ppa:") {

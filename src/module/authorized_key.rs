@@ -131,6 +131,16 @@ impl Key {
     }
 }
 
+/// The key as it stands in its file: `FILE: KIND KEY`.
+pub(super) fn observe(id: &str, _: &Value, system: &mut dyn System) -> Result<Value, ModuleError> {
+    let Some((file, wanted)) = id.split_once(": ") else { return Ok(Value::Null) };
+    let text = host::read_text(file, system).unwrap_or_default();
+    let found = text.lines().filter_map(Key::parse).find(|key| format!("{} {}", key.kind, key.key) == wanted);
+    Ok(found.map_or(Value::Null, |key| {
+        map_of([("options", Value::from(key.options)), ("comment", key.comment.as_str().into())]).into()
+    }))
+}
+
 /// Splits options at commas that are not quoted; of one that comes again the last counts.
 fn parse_options(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];

@@ -3,14 +3,16 @@
 //! What comes from the controller arrives as digests; content travels only for what differs. `template`
 //! ends here too.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::module::files::{self, FileArgs, Mode, Writing};
 use crate::module::{Module, ModuleError, Outcome, Param, Type, file, typed};
-use crate::system::{Algorithm, BlobRef, Content, FileKind, LinkKind, Stat, System};
-use crate::value::Value;
+use crate::system::{Algorithm, Applied, BlobRef, Content, FileKind, LinkKind, Stat, System};
+use crate::value::{Value, map_of};
 
 type Result<T> = std::result::Result<T, ModuleError>;
 
@@ -429,9 +431,37 @@ fn copy_tree(system: &mut dyn System, args: &Args, items: &[Item]) -> Result<Out
     if let Some(outcome) = only {
         return Ok(outcome);
     }
+    record_whole_directories(system, &dest, items)?;
     let mut text = files::text_of(&dest);
     text.push('/');
     Ok(Outcome::default().set("dest", text).set("src", args.src.as_deref()))
+}
+
+/// Records the directories of a tree that hold nothing but the tree: what is found there later beside it was
+/// added by somebody else.
+fn record_whole_directories(system: &mut dyn System, dest: &Path, items: &[Item]) -> Result<()> {
+    let mut names: BTreeMap<PathBuf, BTreeSet<OsString>> = BTreeMap::new();
+    for item in items {
+        let mut path = Path::new(&item.path);
+        while let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
+            names.entry(dest.join(parent)).or_default().insert(name.to_os_string());
+            path = parent;
+        }
+    }
+    for (directory, known) in names {
+        let Some(stat) = system.stat(&directory)?.filter(|stat| stat.kind == FileKind::Directory) else {
+            continue;
+        };
+        if system.list(&directory)?.iter().any(|name| !known.contains(name)) {
+            continue;
+        }
+        let mut state = map_of([("mode", crate::system::change::mode_text(stat.mode))]);
+        state.extend(map_of([("uid", stat.uid), ("gid", stat.gid)]));
+        state.insert("whole".into(), true.into());
+        let id = files::text_of(&directory).trim_end_matches('/').to_string();
+        system.applied(Applied { kind: "directory".into(), id, state: state.into() });
+    }
+    Ok(())
 }
 
 impl Args {

@@ -400,6 +400,35 @@ fn line(args: &Args, table: &Table) -> String {
     format!("{}{}", if args.disabled { "#" } else { "" }, words.join(" "))
 }
 
+/// The entry as it stands in its table: `TABLE: NAME`.
+pub(super) fn observe(id: &str, left: &Value, system: &mut dyn System) -> Result<Value, ModuleError> {
+    let Some((place, name)) = id.split_once(": ") else { return Ok(Value::Null) };
+    let mut args = Args { name: name.to_string(), ..Args::default() };
+    if place.starts_with('/') {
+        args.cron_file = Some(place.to_string());
+    } else if let Some(user) = place.strip_prefix("crontab for user \"") {
+        args.user = Some(user.trim_end_matches('"').to_string());
+    }
+    let table = Table::read(&args, system)?;
+    let variable = table.variable(name).map(|at| table.lines[at].clone());
+    if let Some(left) = left.get("value") {
+        // A variable on its own: quotes are its spelling.
+        let bare = |text: &str| text.trim().trim_matches(['"', '\'']).to_string();
+        let now = variable.as_deref().and_then(|line| line.split_once('=')).map(|(_, value)| value.trim());
+        return Ok(now.map_or(Value::Null, |now| {
+            let same = bare(now) == bare(&left.to_text());
+            map_of([("value", if same { left.clone() } else { now.into() })]).into()
+        }));
+    }
+    let job = table.job(name).and_then(|at| table.lines.get(at + 1)).cloned();
+    let is_variable = left
+        .get("line")
+        .and_then(Value::as_str)
+        .is_some_and(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with("=\"")));
+    let line = if is_variable { variable } else { job };
+    Ok(line.map_or(Value::Null, |line| map_of([("line", line)]).into()))
+}
+
 fn run_variable(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     if args.present() && args.job.is_none() {
         return Err(ModuleError::new("You must specify 'value' to insert a new cron variable"));

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::module::files::Mode;
+use crate::module::files::{self, Mode};
 use crate::module::{Module, ModuleError, Outcome, Param, Scope, Type, host};
 use crate::system::{Applied, Attributes, Content, System, WriteOptions};
-use crate::value::{Value, map_of};
+use crate::value::Value;
 
 /// Adds and removes sources of packages.
 pub const MODULE: Module = Module {
@@ -156,11 +156,8 @@ fn run(given: Value, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     } else if mode.is_some_and(|mode| before.is_some_and(|stat| stat.mode != mode)) {
         system.set_attributes(&file, &Attributes { mode, ..Attributes::default() }, true)?;
     }
-    system.applied(Applied {
-        kind: "deb822_repository".into(),
-        id: shown,
-        state: map_of([("content", content.as_str())]).into(),
-    });
+    let stat = system.stat(&file)?;
+    files::record(system, &file, stat.as_ref(), None)?;
     Ok(outcome.set("repo", content).set("key_filename", key_name))
 }
 
@@ -199,6 +196,7 @@ mod tests {
     use super::*;
     use crate::module::contract::call;
     use crate::system::fake::Fake;
+    use crate::value::map_of;
 
     #[test]
     fn fields_are_written_in_order() {

@@ -631,7 +631,7 @@ pub fn now() -> f64 {
 
 /// `YYYY-MM-DD@HH:MM:SS` in UTC.
 #[expect(clippy::cast_possible_truncation, reason = "seconds since the epoch fit")]
-fn utc(seconds: f64) -> String {
+pub fn utc(seconds: f64) -> String {
     let seconds = seconds as i64;
     let (year, month, day) = civil(seconds.div_euclid(86_400));
     let rest = seconds.rem_euclid(86_400);

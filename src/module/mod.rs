@@ -65,6 +65,7 @@ pub mod mysql_db;
 pub mod mysql_query;
 pub mod mysql_user;
 pub mod npm;
+pub mod observe;
 pub mod openssl;
 pub mod openssl_csr;
 pub mod openssl_dhparam;

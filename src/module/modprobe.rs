@@ -88,6 +88,23 @@ fn is_loaded(name: &str, system: &mut dyn System) -> Result<bool, ModuleError> {
     Ok(built_in.unwrap_or_default().lines().any(is_it))
 }
 
+/// Whether the module is loaded, or blacklisted if that is what was left.
+pub(super) fn observe(id: &str, left: &Value, system: &mut dyn System) -> Result<Value, ModuleError> {
+    if left.get("blacklisted").is_some() {
+        let name = canonical(id);
+        let is_it = |line: &str| {
+            line.trim().strip_prefix("blacklist ").is_some_and(|other| canonical(other.trim()) == name)
+        };
+        for file in host::expand_pattern("/etc/modprobe.d/*.conf", system)? {
+            if host::read_text(&file, system).unwrap_or_default().lines().any(is_it) {
+                return Ok(map_of([("blacklisted", true)]).into());
+            }
+        }
+        return Ok(Value::Null);
+    }
+    Ok(if is_loaded(id, system)? { map_of([("loaded", true)]).into() } else { Value::Null })
+}
+
 fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     let wanted = args.state == "present";
     if is_loaded(&args.name, system)? != wanted {

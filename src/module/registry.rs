@@ -37,6 +37,7 @@ pub const MODULES: &[&Module] = &[
     &super::lineinfile::MODULE,
     &super::modprobe::MODULE,
     &super::mount::MODULE,
+    &super::observe::MODULE,
     &super::package::MODULE,
     &super::package_facts::MODULE,
     &super::pam_limits::MODULE,

@@ -174,6 +174,27 @@ fn without_systemd(
     Ok(outcome)
 }
 
+/// The properties of a service that were left, as they are now, where there is no systemd.
+pub(super) fn observe(id: &str, left: &Value, system: &mut dyn System) -> Result<Value, ModuleError> {
+    let manager: &dyn Manager =
+        if facts::service_manager("", system) == "openrc" { &OpenRc } else { &Scripts };
+    if !manager.is_there(id, system)? {
+        return Ok(Value::Null);
+    }
+    let args = Args { name: id.to_string(), runlevel: "default".into(), ..Args::default() };
+    let mut state = Map::new();
+    if left.get("enabled").is_some() {
+        state.insert("enabled".into(), manager.is_enabled(&args, system)?.into());
+    }
+    if left.get("state").is_some() {
+        let Some(running) = manager.is_running(id, system)? else {
+            return Err(ModuleError::new("the service does not tell whether it runs"));
+        };
+        state.insert("state".into(), if running { "started" } else { "stopped" }.into());
+    }
+    Ok(state.into())
+}
+
 fn actions(wanted: &str, running: Option<bool>, in_steps: bool) -> &'static [&'static str] {
     match (wanted, running) {
         ("started", Some(true)) | ("stopped", Some(false)) => &[],

@@ -66,6 +66,13 @@ fn current(name: &str, system: &mut dyn System) -> Option<String> {
     host::read_text(format!("/proc/sys/{path}"), system).map(|text| text.trim().to_string())
 }
 
+/// The setting as it is, in the spelling in which it was left if it means the same.
+pub(super) fn observe(id: &str, left: &Value, system: &mut dyn System) -> Result<Value, ModuleError> {
+    let Some(now) = current(id, system) else { return Ok(Value::Null) };
+    let left = left.get("value").map(Value::to_text).unwrap_or_default();
+    Ok(map_of([("value", if same_value(&now, &left) { left } else { now })]).into())
+}
+
 fn setting(line: &str) -> Option<(&str, &str)> {
     let line = line.trim();
     if line.is_empty() || line.starts_with(['#', ';']) {

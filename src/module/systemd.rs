@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use crate::module::{Module, ModuleError, Outcome, Param, Rule, Scope, Type, clock, host, typed};
+use crate::module::{Module, ModuleError, Outcome, Param, Rule, Scope, Type, clock, facts, host, typed};
 use crate::system::{Applied, Command, Done, Intent, Output, System};
 use crate::value::{Map, Value, map_of};
 
@@ -343,6 +343,36 @@ fn look(name: &str, control: &Control, system: &mut dyn System) -> Result<Known,
     Ok(Known { is_there: is_unit || is_script, is_script: is_script && !is_unit, status: Map::new() })
 }
 
+/// The properties of a unit that were left, as they are now; `Null` if there is no such unit.
+pub(super) fn observe(id: &str, left: &Value, system: &mut dyn System) -> Result<Value, ModuleError> {
+    if facts::service_manager("", system) != "systemd" {
+        return super::service::observe(id, left, system);
+    }
+    if id.ends_with(')') {
+        return Err(ModuleError::new("units of users can't be told without the playbook"));
+    }
+    let args = Args { scope: "system".into(), ..Args::default() };
+    let control = Control::new(&args, system)?;
+    let known = look(id, &control, system)?;
+    if !known.is_there {
+        return Ok(Value::Null);
+    }
+    let load = known.status.get("LoadState").and_then(Value::as_str).unwrap_or_default();
+    let active = known.status.get("ActiveState").and_then(Value::as_str).unwrap_or_default();
+    let mut state = Map::new();
+    if left.get("masked").is_some() {
+        state.insert("masked".into(), (load == "masked").into());
+    }
+    if left.get("enabled").is_some() {
+        state.insert("enabled".into(), is_enabled(&args, id, &known, &control, system)?.into());
+    }
+    if left.get("state").is_some() {
+        let running = ["active", "activating", "reloading"].contains(&active);
+        state.insert("state".into(), if running { "started" } else { "stopped" }.into());
+    }
+    Ok(state.into())
+}
+
 fn missing(name: &str) -> ModuleError {
     ModuleError::new(format!("Could not find the requested service {name}: host"))
 }
@@ -383,7 +413,11 @@ fn unit(
         managed.insert("state".into(), reached.into());
     }
     if !managed.is_empty() {
-        system.applied(Applied { kind: "service".into(), id: name.to_string(), state: managed.into() });
+        let id = match args.scope.as_str() {
+            "system" | "" => name.to_string(),
+            scope => format!("{name} ({scope})"),
+        };
+        system.applied(Applied { kind: "service".into(), id, state: managed.into() });
     }
     Ok(())
 }
@@ -437,6 +471,27 @@ fn mask(
     Ok(())
 }
 
+/// Whether a unit is started at boot.
+fn is_enabled(
+    args: &Args,
+    name: &str,
+    known: &Known,
+    control: &Control,
+    system: &mut dyn System,
+) -> Result<bool, ModuleError> {
+    let output = control.ask(&["is-enabled", name, "-l"], system)?;
+    let text = output.stdout_text();
+    let first = text.lines().next().unwrap_or_default().trim();
+    Ok(if output.success() {
+        !["enabled-runtime", "indirect", "alias"].contains(&first)
+    } else {
+        let started_by_script = || host::expand_pattern(&format!("/etc/rc?.d/S??{name}"), system);
+        args.scope == "system"
+            && !text.trim().ends_with("disabled")
+            && host_has_script(known, started_by_script)?
+    })
+}
+
 fn enable(
     args: &Args,
     name: &str,
@@ -445,17 +500,7 @@ fn enable(
     control: &Control,
     system: &mut dyn System,
 ) -> Result<(), ModuleError> {
-    let output = control.ask(&["is-enabled", name, "-l"], system)?;
-    let text = output.stdout_text();
-    let first = text.lines().next().unwrap_or_default().trim();
-    let enabled = if output.success() {
-        !["enabled-runtime", "indirect", "alias"].contains(&first)
-    } else {
-        let started_by_script = || host::expand_pattern(&format!("/etc/rc?.d/S??{name}"), system);
-        args.scope == "system"
-            && !text.trim().ends_with("disabled")
-            && host_has_script(known, started_by_script)?
-    };
+    let enabled = is_enabled(args, name, known, control, system)?;
     if enabled == wanted {
         return Ok(());
     }

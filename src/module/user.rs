@@ -262,7 +262,10 @@ fn managed(args: &Args, user: &User) -> Map {
     put("comment", args.comment.is_some(), user.gecos.as_str().into());
     put("home", args.home.is_some(), user.home.to_string_lossy().into_owned().into());
     put("shell", args.shell.is_some(), user.shell.to_string_lossy().into_owned().into());
-    put("groups", args.groups.is_some(), args.groups.clone().unwrap_or_default().into());
+    // With `append` others may be there too.
+    let groups = Value::from(args.groups.clone().unwrap_or_default());
+    put("groups", args.groups.is_some() && !args.append, groups.clone());
+    put("in_groups", args.groups.is_some() && args.append, groups);
     state
 }
 

@@ -17,6 +17,7 @@ use super::store::Store;
 use super::{
     Applied, NewRun, Owed, Prior, RunHost, RunKind, Stats, Status, StoreError, TaskOutcome, TaskRef, now,
 };
+use crate::engine::options::relative;
 use crate::event::{Event, HostStats, Listener, Login, TaskInfo, Verdict};
 use crate::system;
 use crate::value::Value;
@@ -470,10 +471,8 @@ pub fn absolute(path: &str) -> String {
 
 /// A task as the store names it: its file relative to the run's directory where it is below that.
 pub fn task_ref(info: &TaskInfo, directory: &str) -> TaskRef {
-    let file = info.origin.file.as_ref();
-    let file = Path::new(file).strip_prefix(directory).map_or(file.into(), |short| short.to_string_lossy());
     TaskRef {
-        file: file.trim_start_matches("./").to_string(),
+        file: relative(&info.origin.file, directory),
         line: info.origin.line,
         title: info.title.clone(),
         role: info.role.clone(),

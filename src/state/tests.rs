@@ -303,3 +303,207 @@ fn two_processes_write_without_losing_anything() {
     let counts = open(&path).applied_hosts().expect("read");
     assert_eq!(counts, (0..4).map(|n| (format!("host{n}"), 25)).collect::<Vec<_>>());
 }
+
+mod recording {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::{Event, HostStats, Listener, TaskInfo, TaskResult, Verdict as Outcome};
+    use crate::state::recorder::Recorder;
+    use crate::system::{self, Change};
+    use crate::value::Origin;
+
+    fn info(id: u64, handler: bool) -> Arc<TaskInfo> {
+        Arc::new(TaskInfo {
+            id,
+            title: format!("task {id}"),
+            name: if handler { "restart".into() } else { format!("task {id}") },
+            role: None,
+            action: "ansible.builtin.copy".into(),
+            origin: Arc::new(Origin { file: "/p/site.yml".into(), line: 10, column: 1 }),
+            handler,
+            check: false,
+            args: None,
+        })
+    }
+
+    fn recorded(id: u64, resource: &str, state: &Value, changed: bool, hidden: bool) -> Event {
+        let change = Change {
+            kind: "file".into(),
+            id: resource.into(),
+            after: state.clone(),
+            text: Some(("the old content".into(), "the new content".into())),
+            ..Change::default()
+        };
+        Event::Recorded {
+            host: "web1".into(),
+            task: info(id, false),
+            changes: if changed { vec![change] } else { vec![] },
+            applied: vec![system::Applied { kind: "file".into(), id: resource.into(), state: state.clone() }],
+            login: Login { connection: "ssh".into(), ..Login::default() },
+            hidden,
+        }
+    }
+
+    fn result(id: u64, handler: bool, verdict: Outcome) -> Event {
+        Event::Result(TaskResult {
+            host: "web1".into(),
+            task: info(id, handler),
+            delegate: None,
+            verdict,
+            ignored: false,
+            rescued: false,
+            looped: false,
+            result: Value::map(map_of([("stdout", "hunter2 of the result")])),
+            label: None,
+            verbose_always: false,
+            diagnostic: None,
+            millis: 7,
+        })
+    }
+
+    fn record(path: &Path, run: NewRun, events: &[Event]) {
+        let (mut recorder, ending) = Recorder::start(open(path), run).expect("starts");
+        recorder.event(&Event::PlaybookStarted { path: "/p/site.yml".into() });
+        recorder.event(&Event::PlayStarted { name: "web".into(), hosts: vec![], check: false });
+        for event in events {
+            recorder.event(event);
+        }
+        recorder.event(&Event::Recap {
+            stats: vec![("web1".into(), HostStats { ok: 3, ..HostStats::default() })],
+        });
+        drop(recorder);
+        assert!(ending.finish(Status::Ok).is_none());
+    }
+
+    #[test]
+    fn a_run_is_recorded_while_it_goes_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state.db");
+        let state = |mode: &str| Value::map(map_of([("mode", mode)]));
+        let events = [
+            recorded(1, "/etc/a", &state("0600"), true, false),
+            result(1, false, Outcome::Changed),
+            Event::Notified { handler: "restart".into(), host: "web1".into() },
+            Event::Notified { handler: "other".into(), host: "web1".into() },
+            recorded(2, "/etc/a", &state("0644"), false, false),
+            result(2, false, Outcome::Ok),
+            result(3, true, Outcome::Changed),
+        ];
+        record(&path, new_run("7.1"), &events);
+        let mut store = open(&path);
+        let run = store.find_run("last").expect("found");
+        assert_eq!((run.status, run.hosts, run.changes), (Status::Ok, 1, 1));
+        let one = store.find_applied("web1", "file", "/etc/a").expect("read").expect("recorded");
+        assert_eq!((one.state.clone(), one.task.title.as_str()), (state("0644"), "task 2"));
+        assert_eq!(one.also.iter().map(|task| task.title.as_str()).collect::<Vec<_>>(), ["task 1"]);
+        assert_eq!((one.changed_run.as_deref(), one.task.file.as_str()), (Some("7.1"), "site.yml"));
+        assert_eq!(store.results("7.1").expect("read").len(), 3);
+        let owed: Vec<String> = store.owed(None).expect("read").into_iter().map(|one| one.handler).collect();
+        assert_eq!(owed, ["other"], "one handler has run, the other is owed");
+        // The next run of the play runs it.
+        let mut other = info(9, true).as_ref().clone();
+        other.name = "other".into();
+        let Event::Result(mut done) = result(9, true, Outcome::Ok) else { unreachable!("it is a result") };
+        done.task = Arc::new(other);
+        record(&path, new_run("8.1"), &[Event::Result(done)]);
+        assert_eq!(open(&path).owed(None).expect("read"), []);
+    }
+
+    #[test]
+    fn a_dry_run_leaves_no_baseline() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state.db");
+        let run = NewRun { kind: RunKind::Check, ..new_run("7.1") };
+        let events = [
+            recorded(1, "/etc/a", &Value::map(map_of([("mode", "1")])), true, false),
+            Event::Notified { handler: "restart".into(), host: "web1".into() },
+            result(1, false, Outcome::Changed),
+        ];
+        record(&path, run, &events);
+        let mut store = open(&path);
+        assert_eq!(store.applied_hosts().expect("read"), []);
+        assert_eq!(store.owed(None).expect("read"), []);
+        assert_eq!(store.results("7.1").expect("read").len(), 1);
+        assert_eq!(store.prior("7.1", None).expect("read"), []);
+    }
+
+    #[test]
+    fn no_content_and_no_secret_gets_into_the_store() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state.db");
+        let open_state = Value::map(map_of([("mode", "0600"), ("password", "hunter2 of an account")]));
+        let hidden = Value::map(map_of([("mode", "0600"), ("line", "hunter2 of a hidden task")]));
+        let events = [
+            recorded(1, "/etc/a", &open_state, true, false),
+            recorded(2, "/etc/b", &hidden, true, true),
+            result(1, false, Outcome::Changed),
+        ];
+        record(&path, new_run("7.1"), &events);
+        assert_eq!(open(&path).applied_hosts().expect("read"), [("web1".into(), 2)]);
+        let mut bytes = Vec::new();
+        for entry in std::fs::read_dir(dir.path()).expect("readable") {
+            bytes.extend(std::fs::read(entry.expect("entry").path()).expect("readable"));
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(text.contains("/etc/b") && text.contains("sealed:"), "it looks where it must");
+        for secret in ["hunter2", "the old content", "the new content"] {
+            assert!(!text.contains(secret), "{secret} is in the store");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_leaves_a_store_that_opens() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("state.db");
+    drop(open(&path));
+    let mut backend = super::sqlite::Sqlite::open(&path).expect("opens");
+    // What SQLite does when the file can't grow is the same whether the disk or this limit says so.
+    super::backend::Backend::batch(&mut backend, "pragma max_page_count = 60").expect("set");
+    let mut store = Store::on(Box::new(backend)).expect("opens");
+    store.begin_run(&new_run("1")).expect("there is room for this");
+    let many: Vec<Applied> = (0..5_000).map(|index| applied("web1", &format!("/etc/{index}"))).collect();
+    let outcome = store.within(|store| {
+        store.note_tasks([&task(3)])?;
+        store.record_applied(&many)
+    });
+    assert!(matches!(outcome, Err(StoreError::Full { .. })), "{outcome:?}");
+    drop(store);
+    let mut store = open(&path);
+    assert_eq!(store.runs(9, None).expect("read").len(), 1);
+    assert_eq!(store.applied_hosts().expect("read"), [], "all of it, or nothing");
+}
+
+/// A million resources: written in batches, counted, and read back host by host, in bounded time and memory.
+#[test]
+#[ignore = "takes a minute; run it by name"]
+fn a_million_resources() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut store = open(&dir.path().join("state.db"));
+    let started = std::time::Instant::now();
+    let peak = || {
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("it is there").to_string();
+        line.split_whitespace().nth(1).and_then(|text| text.parse::<u64>().ok()).expect("a number") / 1024
+    };
+    store.note_tasks([&task(3)]).expect("noted");
+    for host in 0..100 {
+        let host = format!("host{host:03}");
+        let many: Vec<Applied> =
+            (0..10_000).map(|index| applied(&host, &format!("/srv/data/{index}"))).collect();
+        store.within(|store| store.record_applied(&many)).expect("recorded");
+    }
+    let written = started.elapsed();
+    assert_eq!(store.applied_hosts().expect("read").iter().map(|(_, count)| count).sum::<u64>(), 1_000_000);
+    let mut seen = 0_u64;
+    store.visit_applied(None, &mut |_| seen += 1).expect("read");
+    assert_eq!(seen, 1_000_000);
+    let one = std::time::Instant::now();
+    assert_eq!(store.applied(&["host042"]).expect("read").len(), 10_000);
+    let (all, one, memory) = (started.elapsed(), one.elapsed(), peak());
+    println!("written in {written:.1?}, read in {:.1?}, one host in {one:.1?}, {memory} MiB", all - written);
+    assert!(all.as_secs() < 600, "{all:?}");
+    assert!(one.as_secs() < 20, "{one:?}");
+    assert!(memory < 1024, "{memory} MiB");
+}

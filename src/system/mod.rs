@@ -65,6 +65,10 @@ macro_rules! forward_reads {
             self.inner.probe(probe)
         }
 
+        fn survey(&mut self, paths: &[PathBuf]) -> Vec<Result<crate::system::Found>> {
+            self.inner.survey(paths)
+        }
+
         fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>> {
             self.inner.blob(blob)
         }
@@ -88,6 +92,7 @@ mod path;
 pub mod prior;
 pub mod probe;
 pub mod pty;
+pub mod readonly;
 pub mod recorder;
 
 /// What kind of thing a path names.
@@ -423,6 +428,35 @@ pub struct Applied {
     pub state: Value,
 }
 
+/// What [`System::survey`] finds at a path.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// As `lstat` says; `None` if nothing is there.
+    pub stat: Option<Stat>,
+    /// sha256 of a file's content; `None` if it is no file or can't be read.
+    pub sha256: Option<String>,
+    /// Where a symbolic link points.
+    pub target: Option<PathBuf>,
+}
+
+/// Looks at one path. What vanishes between two looks is not there.
+pub(crate) fn survey_one<S: System + ?Sized>(system: &mut S, path: &Path) -> Result<Found> {
+    let Some(stat) = system.stat(path)? else { return Ok(Found::default()) };
+    let mut found = Found { sha256: None, target: None, stat: None };
+    let outcome = match stat.kind {
+        FileKind::File => system.digest(path, Algorithm::Sha256).map(|digest| found.sha256 = Some(digest)),
+        FileKind::Link => system.read_link(path).map(|target| found.target = Some(target)),
+        _ => Ok(()),
+    };
+    match outcome {
+        Err(error) if error.is_not_found() => return Ok(Found::default()),
+        // What can't be read still has attributes.
+        Err(_) | Ok(()) => {}
+    }
+    found.stat = Some(stat);
+    Ok(found)
+}
+
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemError {
@@ -520,6 +554,10 @@ pub trait System {
     fn query(&mut self, command: &Command) -> Result<Output>;
     /// Asks the kernel what no file tells.
     fn probe(&mut self, probe: &probe::Probe) -> Result<probe::Answer>;
+    /// What is at each of many paths: a machine that can looks at several at once.
+    fn survey(&mut self, paths: &[PathBuf]) -> Vec<Result<Found>> {
+        paths.iter().map(|path| survey_one(self, path)).collect()
+    }
     /// The content that the controller holds, whole. Not for content that may be large.
     fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>>;
     /// Sends a file's content to the controller in chunks, under `name` (`fetch`).
@@ -639,6 +677,9 @@ impl<S: System + ?Sized> System for &mut S {
         (**self).probe(probe)
     }
 
+    fn survey(&mut self, paths: &[PathBuf]) -> Vec<Result<Found>> {
+        (**self).survey(paths)
+    }
     fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>> {
         (**self).blob(blob)
     }

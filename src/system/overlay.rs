@@ -69,6 +69,11 @@ enum Found {
 }
 
 impl Overlay {
+    /// Whether it stands over no path.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Nothing changed yet. New files get `umask`'s mode and, if there is one, `clock`'s time.
     pub fn new(umask: u32, clock: Option<f64>) -> Overlay {
         Overlay { umask, clock, ..Overlay::default() }

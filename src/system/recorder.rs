@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use super::change::{self, Focus, Ledger};
 use super::overlay::Overlay;
 use super::{
-    Algorithm, Applied, Attributes, BlobRef, Change, Command, Content, Done, Group, Intent, LinkKind, Output,
-    Result, Stat, System, User, WriteOptions,
+    Algorithm, Applied, Attributes, BlobRef, Change, Command, Content, Done, Found, Group, Intent, LinkKind,
+    Output, Result, Stat, System, User, WriteOptions,
 };
 
 /// A machine on which nothing is changed; later reads see what earlier changes would have done.
@@ -124,6 +124,13 @@ impl<S: System> System for Recorder<S> {
 
     fn list(&mut self, path: &Path) -> Result<Vec<OsString>> {
         self.overlay.list(&mut self.inner, path)
+    }
+
+    fn survey(&mut self, paths: &[PathBuf]) -> Vec<Result<Found>> {
+        if self.overlay.is_empty() {
+            return self.inner.survey(paths);
+        }
+        paths.iter().map(|path| super::survey_one(self, path)).collect()
     }
 
     fn read_link(&mut self, path: &Path) -> Result<PathBuf> {

@@ -1,0 +1,176 @@
+#!/bin/sh
+# Drift on booted hosts: applies a small site, changes six things by hand on the first host, and checks that an
+# audit names exactly these, that a changed playbook shows as pending and conflict, that a fix repairs only what
+# drifted, and that handlers which are owed are run later.
+#   tests/fleet/drift.sh SETPOINT INVENTORY
+set -eu
+setpoint=$1
+inventory=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export SETPOINT_STATE="$work/state.db" ANSIBLE_NOCOLOR=1 ANSIBLE_HOST_KEY_CHECKING=False
+
+say() { printf '\n== %s\n' "$*"; }
+fail() {
+    printf 'FAILED: %s\n' "$*" >&2
+    exit 1
+}
+expect() {
+    wanted=$1
+    shift
+    status=0
+    "$@" >"$work/out" 2>&1 || status=$?
+    cat "$work/out"
+    [ "$status" = "$wanted" ] || fail "exit $status instead of $wanted: $*"
+}
+# What the audit names: verdict, kind, name.
+named() { grep -E '^(drifted|missing|pending|conflict|adopted|orphan|never_applied|uncertain) ' "$work/out" | awk '{print $1, $2, $3}' | sort; }
+same() {
+    printf '%s\n' "$1" | sort >"$work/expected"
+    named >"$work/named"
+    diff -u "$work/expected" "$work/named" || fail "the audit names other things"
+}
+
+mkdir -p "$work/files/tree"
+printf 'one\n' >"$work/files/tree/one"
+printf 'two\n' >"$work/files/tree/two"
+printf 'verbatim\n' >"$work/files/verbatim"
+cat >"$work/site.yml" <<'SITE'
+- hosts: all
+  become: true
+  gather_facts: false
+  vars:
+    greeting: hello
+  tasks:
+    - name: a file
+      ansible.builtin.copy:
+        content: "{{ greeting }}\n"
+        dest: /etc/drift-file
+        mode: "0644"
+      notify: note it
+    - name: a mode
+      ansible.builtin.copy:
+        content: "mode\n"
+        dest: /etc/drift-mode
+        mode: "0640"
+    - name: a file to lose
+      ansible.builtin.copy:
+        src: verbatim
+        dest: /etc/drift-lost
+        mode: "0644"
+    - name: a tree
+      ansible.builtin.copy:
+        src: tree/
+        dest: /etc/drift-tree/
+        mode: "0644"
+    - name: a package
+      ansible.builtin.apt:
+        name: tree
+        update_cache: true
+        cache_valid_time: 86400
+    - name: a service
+      ansible.builtin.service:
+        name: cron
+        state: started
+        enabled: true
+    - name: a cron entry
+      ansible.builtin.cron:
+        name: drift
+        minute: "5"
+        job: /bin/true
+  handlers:
+    - name: note it
+      ansible.builtin.shell: echo run >> /var/tmp/drift-handler
+SITE
+
+first=$("$setpoint" inventory -i "$inventory" --list | sed -n '/"hosts": \[/,/\]/p' | grep -o '"[a-z0-9-]*"' | sed -n 2p | tr -d '"')
+on_first() { "$setpoint" exec "$first" -i "$inventory" -b -m shell -a "$1" >/dev/null; }
+
+say "apply the site"
+expect 0 "$setpoint" run "$work/site.yml" -i "$inventory"
+say "an audit finds nothing"
+expect 0 "$setpoint" drift audit -i "$inventory"
+expect 0 "$setpoint" drift audit "$work/site.yml" -i "$inventory"
+
+say "six things are changed by hand on $first"
+on_first 'echo changed > /etc/drift-file; chmod 0600 /etc/drift-mode; rm /etc/drift-lost; systemctl stop cron;
+    apt-get -q -y remove tree; crontab -l | sed "s|/bin/true|/bin/false|" | crontab -'
+six='drifted file /etc/drift-file
+drifted file /etc/drift-mode
+missing file /etc/drift-lost
+drifted service cron
+missing package tree
+drifted cron crontab:'
+expect 2 "$setpoint" drift audit -i "$inventory"
+same "$six"
+expect 2 "$setpoint" drift audit "$work/site.yml" -i "$inventory" -D
+same "$six"
+
+say "an entry is added to a tree"
+on_first 'echo more > /etc/drift-tree/three'
+expect 2 "$setpoint" drift audit -i "$inventory"
+grep -q 'added: three' "$work/out" || fail "the added entry is not named"
+on_first 'rm /etc/drift-tree/three'
+
+say "the playbook moves on: one pending everywhere else, one conflict"
+sed -i 's/greeting: hello/greeting: good day/' "$work/site.yml"
+expect 2 "$setpoint" drift audit "$work/site.yml" -i "$inventory"
+grep -q '^conflict *file /etc/drift-file' "$work/out" || fail "no conflict"
+hosts=$("$setpoint" exec all -i "$inventory" --list-hosts | tail -n +2 | wc -l)
+[ "$hosts" = 1 ] || grep -q '^pending *file /etc/drift-file' "$work/out" || fail "no pending"
+
+say "fix, first only looking"
+expect 0 "$setpoint" drift fix "$work/site.yml" -i "$inventory" --check
+expect 0 "$setpoint" drift fix "$work/site.yml" -i "$inventory"
+grep -q 'repaired 5 of 5' "$work/out" || fail "not five were repaired"
+expect 2 "$setpoint" drift audit "$work/site.yml" -i "$inventory"
+grep -q '^conflict *file /etc/drift-file' "$work/out" || fail "the conflict is gone"
+
+say "rolling out the playbook brings all in sync"
+expect 0 "$setpoint" run "$work/site.yml" -i "$inventory"
+expect 0 "$setpoint" drift audit "$work/site.yml" -i "$inventory"
+
+say "acknowledged until it changes again"
+on_first 'chmod 0600 /etc/drift-mode'
+expect 2 "$setpoint" drift audit -i "$inventory"
+expect 0 "$setpoint" drift ack /etc/drift-mode --reason "ticket 7" --expires 30d
+expect 0 "$setpoint" drift audit -i "$inventory"
+on_first 'chmod 0666 /etc/drift-mode'
+expect 2 "$setpoint" drift audit -i "$inventory"
+say "accepted"
+expect 0 "$setpoint" drift accept /etc/drift-mode
+expect 0 "$setpoint" drift audit -i "$inventory"
+
+say "adopted into the repository"
+on_first 'echo from the host >> /etc/drift-lost'
+expect 2 "$setpoint" drift audit -i "$inventory"
+expect 0 "$setpoint" drift adopt /etc/drift-lost -i "$inventory" --limit "$first" --write
+grep -q 'from the host' "$work/files/verbatim" || fail "it was not written"
+
+say "a handler that is owed is run by the next run"
+cat >"$work/owed.yml" <<'OWED'
+- name: owing
+  hosts: all
+  become: true
+  gather_facts: false
+  tasks:
+    - ansible.builtin.copy:
+        content: "{{ stamp }}\n"
+        dest: /etc/drift-owed
+      notify: note the debt
+    - ansible.builtin.fail:
+        msg: on purpose
+      when: broken | default(false) | bool
+  handlers:
+    - name: note the debt
+      ansible.builtin.shell: echo paid >> /var/tmp/drift-debt
+OWED
+expect 2 "$setpoint" run "$work/owed.yml" -i "$inventory" -e stamp=1 -e broken=true
+expect 0 "$setpoint" history
+grep -q 'note the debt' "$work/out" || fail "history does not tell what is owed"
+expect 0 "$setpoint" run "$work/owed.yml" -i "$inventory" -e stamp=1
+on_first 'grep -q paid /var/tmp/drift-debt' || fail "the handler was not run"
+expect 0 "$setpoint" history
+! grep -q 'note the debt' "$work/out" || fail "it is still owed"
+on_first 'rm -rf /etc/drift-* /var/tmp/drift-*'
+say "all is as it should be"
