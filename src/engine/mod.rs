@@ -43,6 +43,7 @@ mod pause;
 pub mod plan;
 mod play;
 pub mod prepare;
+pub mod reconnect;
 pub mod run;
 mod select;
 pub mod settle;

@@ -20,6 +20,7 @@ use crate::engine::doubt;
 use crate::engine::host::{AheadKind, Host, HostState, TaskAhead};
 use crate::engine::include;
 use crate::engine::plan::{PlannedItem, Planner, Step as Work};
+use crate::engine::reconnect;
 use crate::engine::settle::{self, ItemOutcome};
 use crate::engine::shared::{Included, PlayState};
 use crate::engine::{Engine, Stop};
@@ -27,7 +28,7 @@ use crate::event::{Event, Progress, TaskInfo, TaskResult, Verdict};
 use crate::playbook::{Item, Task};
 use crate::protocol::{Batch, Mode, Report, Status};
 use crate::session::SessionEvent;
-use crate::transport::{Become, Class};
+use crate::transport::{Become, Class, Kind};
 use crate::value::{Map, Value, map_of};
 
 /// Most tasks of a host that are planned ahead at once; bounds memory on long plays.
@@ -75,6 +76,16 @@ struct Job {
     started: Instant,
     /// What an action of the engine's remembers between two looks.
     memory: Map,
+    /// A machine that it waits for.
+    waiting: Option<Waiting>,
+}
+
+/// A machine that a job waits for.
+struct Waiting {
+    state: reconnect::Waiting,
+    since: Instant,
+    /// The command that is out: its number, and when it is given up.
+    asked: Option<(u64, Instant)>,
 }
 
 /// What a batch carries: entries by serial number, and which of their items.
@@ -94,6 +105,8 @@ pub struct PlayRun<'e> {
     groups: Vec<Group>,
     strategy: Strategy,
     sent: HashMap<u64, Sent>,
+    /// Answers to commands of the engine's own.
+    answers: HashMap<u64, reconnect::Answer>,
     /// Which hosts of the play are at a place; several at one can't be verified ahead of each other.
     places: HashMap<String, HashSet<usize>>,
     handler_names: Vec<String>,
@@ -135,6 +148,7 @@ impl<'e> PlayRun<'e> {
             groups,
             strategy,
             sent: HashMap::new(),
+            answers: HashMap::new(),
             places: HashMap::new(),
             handler_names: Vec::new(),
             max_fail,
@@ -401,6 +415,7 @@ impl<'e> PlayRun<'e> {
                 done: false,
                 started: now,
                 memory: Map::new(),
+                waiting: None,
             })
             .collect();
         self.groups[group].step = Some(Step { task, info, jobs, once, throttle });
@@ -1197,6 +1212,19 @@ impl<'e> PlayRun<'e> {
                     self.batch_lost(batch, &error.to_string(), unreachable);
                 }
             }
+            SessionEvent::Raw { request, outcome, .. } if !self.sent.contains_key(&request) => {
+                // Nobody asks any more for an answer that came too late.
+                let awaited = self
+                    .groups
+                    .iter()
+                    .filter_map(|group| group.step.as_ref())
+                    .flat_map(|step| &step.jobs)
+                    .filter_map(|job| job.waiting.as_ref()?.asked)
+                    .any(|(asked, _)| asked == request);
+                if awaited {
+                    self.answers.insert(request, outcome.map_err(|error| error.to_string()));
+                }
+            }
             SessionEvent::Raw { request, outcome: Ok(output), .. } => {
                 let code = output.code;
                 let mut result = map_of([
@@ -1932,19 +1960,87 @@ impl<'e> PlayRun<'e> {
         machine: Option<&Arc<Machine>>,
         identity: Option<&Arc<Become>>,
     ) -> Option<ItemOutcome> {
-        let _ = (machine, identity);
-        match action {
-            "ansible.builtin.pause" => {
-                crate::engine::pause::work(self.engine, &mut job.memory, &mut job.not_before, args)
+        if action == "ansible.builtin.pause" {
+            return crate::engine::pause::work(self.engine, &mut job.memory, &mut job.not_before, args);
+        }
+        if self.front(job.host).is_some_and(|ahead| ahead.planned.flags.check) {
+            return Some(reconnect::dry(action));
+        }
+        let fail = |message: &str| {
+            let result = map_of([("failed", Value::Bool(true)), ("msg", Value::str(message))]);
+            Some(ItemOutcome { result, verdict: Verdict::Failed, diagnostic: None })
+        };
+        let Some(machine) = machine else { return fail("there is no machine to wait for") };
+        let reboot = action == "ansible.builtin.reboot";
+        if reboot && machine.target.kind == Kind::Local {
+            return fail("reboot over a local connection would reboot the machine that setpoint runs on");
+        }
+        if job.waiting.is_none() {
+            let made = if reboot {
+                reconnect::Waiting::for_reboot(args)
+            } else {
+                reconnect::Waiting::for_connection(args)
+            };
+            let state = match made {
+                Ok(state) => state,
+                Err(result) => {
+                    return Some(ItemOutcome { result, verdict: Verdict::Failed, diagnostic: None });
+                }
+            };
+            job.waiting = Some(Waiting { state, since: Instant::now(), asked: None });
+        }
+        let outcome = self.wait_for_machine(job, machine, identity);
+        if outcome.is_some() {
+            job.waiting = None;
+        }
+        outcome
+    }
+
+    /// Takes a job that waits for a machine as far as it can go now.
+    fn wait_for_machine(
+        &mut self,
+        job: &mut Job,
+        machine: &Arc<Machine>,
+        identity: Option<&Arc<Become>>,
+    ) -> Option<ItemOutcome> {
+        loop {
+            let waiting = job.waiting.as_mut()?;
+            let now = Instant::now();
+            let answer = match waiting.asked {
+                None => None,
+                Some((request, until)) => match self.answers.remove(&request) {
+                    Some(answer) => Some(answer),
+                    None if now < until => return None,
+                    None => {
+                        self.engine.sessions.cut(machine.id);
+                        Some(Err("no answer in time".to_string()))
+                    }
+                },
+            };
+            waiting.asked = None;
+            match waiting.state.next(now.duration_since(waiting.since), answer) {
+                reconnect::Next::Ask { command, limit, fresh } => {
+                    if fresh {
+                        // Whatever is open leads to a machine that is going away, or is gone.
+                        self.engine.sessions.cut(machine.id);
+                        self.engine.reset_connection(&machine.host);
+                    }
+                    let request = self.engine.next_batch();
+                    waiting.asked = Some((request, now + limit));
+                    self.engine.sessions.raw(machine.id, &machine.target, identity, command, request);
+                }
+                reconnect::Next::Sleep(time) => {
+                    job.not_before = Some(now + time);
+                    return None;
+                }
+                reconnect::Next::Done(result) => {
+                    return Some(ItemOutcome {
+                        verdict: settle::verdict_of(&result),
+                        result,
+                        diagnostic: None,
+                    });
+                }
             }
-            _ => Some(ItemOutcome {
-                result: map_of([
-                    ("failed", Value::Bool(true)),
-                    ("msg", Value::str(format!("{action} is not supported yet"))),
-                ]),
-                verdict: Verdict::Failed,
-                diagnostic: None,
-            }),
         }
     }
 }
@@ -1960,6 +2056,7 @@ impl Job {
             done: true,
             started: Instant::now(),
             memory: Map::new(),
+            waiting: None,
         }
     }
 }
