@@ -1,5 +1,9 @@
 //! What every module promises, as a test: a dry run leaves the machine as it is and knows what the real
-//! run is going to do; what was done once needs no doing again.
+//! run is going to do; what was done once needs no doing again; a run that was cut off is made good by the
+//! next; what was done can be taken back.
+//!
+//! [`contract`] checks it on this machine below a fresh directory, [`on_fake`] on a machine in memory.
+//! [`proofs`] tells from the sources where each module is checked; the page of the architecture shows it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,12 +11,15 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use crate::module::{Module, Outcome, args};
+use crate::module::{Module, Outcome, Scope, args, registry};
 use crate::system::digest::of_bytes;
+use crate::system::fake::Fake;
+use crate::system::faulty::{Fault, Faulty};
 use crate::system::journal::Journal;
 use crate::system::local::{Depot, Local};
+use crate::system::prior::{self, Prior, Store};
 use crate::system::recorder::Recorder;
-use crate::system::{Algorithm, BlobRef, Change, System};
+use crate::system::{Algorithm, BlobRef, Change, FileKind, System};
 use crate::value::Value;
 
 /// How a real run ended.
@@ -108,6 +115,12 @@ fn run_contract(module: &Module, start: &[&str], arguments: &str, idempotent: bo
         drop(journal);
         assert_eq!(tree(&root, false), after, "a second run left something else: {what}");
     }
+    // A copy that is kept has the time in its name: each run makes another.
+    let repeatable = idempotent && error.is_none() && !made.iter().any(|change| change.id.ends_with('~'));
+    if repeatable && changed && module.scope == Scope::Host && !made.is_empty() {
+        cut_off(module, start, arguments, &after, &what);
+        taken_back(module, start, arguments, &what);
+    }
     let hide = root.to_string_lossy().into_owned();
     Verdict {
         changed,
@@ -115,6 +128,239 @@ fn run_contract(module: &Module, start: &[&str], arguments: &str, idempotent: bo
         outcome: real.unwrap_or_default(),
         tree: after,
     }
+}
+
+/// A fresh directory in the starting state, the arguments for it, and a way to it.
+fn prepare(start: &[&str], arguments: &str) -> (tempfile::TempDir, std::path::PathBuf, Value, Local) {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let root = fs::canonicalize(place.path()).expect("it is there");
+    for line in start {
+        make(&root, line);
+    }
+    let mut contents = Contents::default();
+    let text = arguments.replace('@', &root.to_string_lossy());
+    let parsed: Value = serde_json::from_str(&text).expect("arguments are JSON");
+    let given = with_blobs(&parsed, &mut contents);
+    (place, root, given, Local::new(Box::new(contents)))
+}
+
+/// The names, kinds and modes of a tree: what is left of it when content holds salts, keys or times.
+fn outline(tree: &[String]) -> Vec<String> {
+    tree.iter().map(|line| line.splitn(4, ' ').take(3).collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// A run that goes wrong at any of its changes, and then is repeated, ends as if nothing had happened.
+fn cut_off(module: &Module, start: &[&str], arguments: &str, end: &[String], what: &str) {
+    // Every one of the first changes, then fewer and fewer: a tree of a thousand files has a thousand.
+    for at in [0, 1, 2, 3, 4, 6, 9, 14, 30, 100, 400] {
+        let mut tried = 0;
+        for fault in [Fault::CutBefore, Fault::CutAfter, Fault::Refuse(libc::ENOSPC)] {
+            let (_place, root, given, mut local) = prepare(start, arguments);
+            let mut faulty = Faulty::new(&mut local, at, fault);
+            let run = std::panic::AssertUnwindSafe(|| {
+                let mut journal = Journal::new(&mut faulty);
+                call(module, &given, &mut journal)
+            });
+            let first = std::panic::catch_unwind(run);
+            tried = faulty.calls();
+            drop(faulty);
+            if tried <= at {
+                return;
+            }
+            if let (Fault::Refuse(_), Ok(Ok(outcome))) = (fault, &first) {
+                assert!(outcome.failed, "a full disk was passed over: {what}, change {at}");
+            }
+            let repeated = call(module, &given, &mut Journal::new(&mut local));
+            assert_eq!(repeated.err(), None, "a repeated run failed: {what}, {fault:?} at {at}");
+            let left = tree(&root, false);
+            assert_eq!(
+                outline(&left),
+                outline(end),
+                "a repeated run left something else: {what}, {fault:?} at {at}"
+            );
+            let mut journal = Journal::new(&mut local);
+            let third = call(module, &given, &mut journal);
+            let made = journal.take().0;
+            assert!(!has_changed(&third, &made), "a repeated run did not finish: {what}, {fault:?} at {at}");
+        }
+        assert!(tried > at);
+    }
+}
+
+/// Taken back, everything is as it was before.
+fn taken_back(module: &Module, start: &[&str], arguments: &str, what: &str) {
+    let (_place, root, given, mut local) = prepare(start, arguments);
+    let before = tree(&root, false);
+    let keep = tempfile::tempdir().expect("a temporary directory");
+    let kept = keep.path().join("kept");
+    let store = Store::open(&kept, "run").expect("a store");
+    let mut journal = Journal::new(&mut local).keeping(Some(store));
+    call(module, &given, &mut journal).expect("it worked before");
+    drop(journal);
+    let records = prior::records(&kept, "run").expect("readable");
+    if records.iter().any(|record| matches!(record, Prior::Command { undo: None, .. })) {
+        return;
+    }
+    let restored = prior::restore(&kept, "run", &mut local, false).expect("restored");
+    let left: Vec<_> = restored.iter().filter(|one| !matches!(one, prior::Restored::Done(_))).collect();
+    assert!(left.is_empty(), "something was not restored: {what}: {left:?}");
+    assert_eq!(tree(&root, false), before, "a rollback left something else: {what}");
+}
+
+/// How a run on a [`Fake`] ended.
+pub(crate) struct FakeVerdict {
+    /// The commands of the real run, as [`Fake::log`] shows them.
+    pub(crate) log: Vec<String>,
+    /// Whether it changed something.
+    pub(crate) changed: bool,
+    /// The message, if it failed.
+    pub(crate) error: Option<String>,
+    /// What it returned.
+    pub(crate) outcome: Outcome,
+    /// The machine afterwards.
+    pub(crate) machine: Fake,
+    /// Every change could be taken back, and was.
+    pub(crate) rolled_back: bool,
+}
+
+impl FakeVerdict {
+    /// The commands that acted.
+    pub(crate) fn acted(&self) -> Vec<&str> {
+        self.log.iter().filter_map(|line| line.strip_prefix("! ")).collect()
+    }
+
+    /// A return value as text.
+    pub(crate) fn text(&self, name: &str) -> String {
+        self.outcome.values.get(name).map(Value::to_text).unwrap_or_default()
+    }
+}
+
+/// Checks the promises on a machine in memory: a dry run runs nothing that acts and names what the real run
+/// is going to change, a second run changes nothing, a run that was cut off at any change converges, and
+/// what can be taken back is back as it was. `machine` makes the machine afresh.
+pub(crate) fn on_fake(module: &Module, machine: impl Fn() -> Fake, arguments: &str) -> FakeVerdict {
+    let given: Value = serde_json::from_str(arguments).expect("arguments are JSON");
+    let what = format!("{} {arguments}", module.name);
+    let mut fake = machine();
+    let start = dump(&mut fake);
+    let mut recorder = Recorder::new(&mut fake).with_diff(true);
+    let dry = call(module, &given, &mut recorder);
+    let predicted = recorder.take().0;
+    drop(recorder);
+    assert_eq!(dump(&mut fake), start, "a dry run changed something: {what}");
+    let acted: Vec<&String> = fake.log().iter().filter(|line| line.starts_with("! ")).collect();
+    assert!(acted.is_empty(), "a dry run acted: {what}: {acted:?}");
+
+    let mut fake = machine();
+    let mut journal = Journal::new(&mut fake).with_diff(true);
+    let real = call(module, &given, &mut journal);
+    let made = journal.take().0;
+    drop(journal);
+    let changed = has_changed(&real, &made);
+    let error = real.as_ref().err().cloned();
+    let log = fake.log().to_vec();
+    if error.is_none() {
+        assert_eq!(dry.as_ref().err(), None, "a dry run failed: {what}");
+        assert_eq!(has_changed(&dry, &predicted), changed, "a dry run said otherwise: {what}");
+        let ids = |changes: &[Change]| changes.iter().map(|change| change.id.clone()).collect::<Vec<_>>();
+        assert_eq!(ids(&predicted), ids(&made), "a dry run named other things: {what}");
+    }
+    let end = dump(&mut fake);
+    let mut rolled_back = false;
+    if error.is_none() {
+        again(module, &given, &mut fake, &end, &what);
+        interrupted(module, &given, &machine, &end, &what);
+        rolled_back = roll_back(module, &given, machine(), &start, &what);
+    }
+    FakeVerdict { log, changed, error, outcome: real.unwrap_or_default(), machine: fake, rolled_back }
+}
+
+/// A second run changes nothing.
+fn again(module: &Module, given: &Value, fake: &mut Fake, end: &[String], what: &str) {
+    let mut journal = Journal::new(&mut *fake);
+    let again = call(module, given, &mut journal);
+    let made = journal.take().0;
+    drop(journal);
+    assert_eq!(again.as_ref().err(), None, "a second run failed: {what}");
+    assert!(!has_changed(&again, &made), "a second run changed something: {what}\n{made:#?}");
+    assert_eq!(dump(fake), end, "a second run left something else: {what}");
+}
+
+/// A run that is cut off before or after any of its changes, and then repeated, ends as if nothing happened.
+fn interrupted(module: &Module, given: &Value, machine: &dyn Fn() -> Fake, end: &[String], what: &str) {
+    for at in 0..100 {
+        let mut went_wrong = false;
+        for fault in [Fault::CutBefore, Fault::CutAfter] {
+            let mut fake = machine();
+            let mut faulty = Faulty::new(&mut fake, at, fault);
+            let run = std::panic::AssertUnwindSafe(|| call(module, given, &mut faulty));
+            went_wrong = std::panic::catch_unwind(run).is_err();
+            drop(faulty);
+            if went_wrong {
+                let repeated = call(module, given, &mut fake);
+                assert_eq!(repeated.err(), None, "a repeated run failed: {what}, {fault:?} change {at}");
+                assert_eq!(
+                    dump(&mut fake),
+                    end,
+                    "a repeated run left something else: {what}, {fault:?} {at}"
+                );
+            }
+        }
+        if !went_wrong {
+            return;
+        }
+    }
+    panic!("it never ends: {what}");
+}
+
+/// Takes a run back; false if it did something that can't be.
+fn roll_back(module: &Module, given: &Value, mut fake: Fake, start: &[String], what: &str) -> bool {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let kept = place.path().join("kept");
+    let store = Store::open(&kept, "run").expect("a store");
+    let mut journal = Journal::new(&mut fake).keeping(Some(store));
+    call(module, given, &mut journal).expect("it worked before");
+    drop(journal);
+    let records = prior::records(&kept, "run").expect("readable");
+    if records.iter().any(|record| matches!(record, Prior::Command { undo: None, .. })) {
+        return false;
+    }
+    for entry in fs::read_dir(kept.join("run")).expect("readable") {
+        let path = entry.expect("readable").path();
+        fake.put(&path.to_string_lossy(), fs::read(&path).expect("readable"));
+    }
+    let restored = prior::restore(&kept, "run", &mut fake, false).expect("restored");
+    let left: Vec<_> = restored.iter().filter(|one| !matches!(one, prior::Restored::Done(_))).collect();
+    assert!(left.is_empty(), "something was not restored: {what}: {left:?}");
+    fake.delete(&place.path().to_string_lossy());
+    assert_eq!(dump(&mut fake), start, "a rollback left something else: {what}");
+    true
+}
+
+/// Everything on a machine in memory, one line each.
+fn dump(fake: &mut Fake) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut todo = vec![std::path::PathBuf::from("/")];
+    while let Some(directory) = todo.pop() {
+        for name in fake.list(&directory).expect("a directory") {
+            let path = directory.join(name);
+            if path == Path::new("/tmp/scratch") {
+                continue;
+            }
+            let stat = fake.stat(&path).expect("readable").expect("it is there");
+            let content = match stat.kind {
+                FileKind::Directory => {
+                    todo.push(path.clone());
+                    String::new()
+                }
+                FileKind::Link => fake.read_link(&path).expect("a link").to_string_lossy().into_owned(),
+                _ => fake.text(&path.to_string_lossy()).unwrap_or_default(),
+            };
+            out.push(format!("{} {:o} {} {} {content}", path.display(), stat.mode, stat.uid, stat.gid));
+        }
+    }
+    out.sort();
+    out
 }
 
 /// Checks the arguments and runs the module.
@@ -322,4 +568,224 @@ fn answer(mut stream: std::net::TcpStream, port: u16) -> io::Result<()> {
         _ => full("404 Not Found", "Content-Type: text/html\r\n", b"nothing here"),
     };
     stream.write_all(&response)
+}
+
+/// Numbers that look random and are the same in each run of the tests.
+struct Dice(u64);
+
+impl Dice {
+    fn throw(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % sides as u64).expect("less than the sides")
+    }
+
+    /// A starting state: at `a`, `b` and `d/c` a file, a link, a directory, or nothing.
+    fn start(&mut self, texts: &[&str]) -> Vec<String> {
+        let mut out = Vec::new();
+        if self.throw(4) > 0 {
+            out.push(format!("d d {}", ["755", "700", "2775"][self.throw(3)]));
+        }
+        for path in ["a", "b", "d/c"] {
+            if path == "d/c" && out.first().is_none_or(|line| !line.starts_with("d d ")) {
+                continue;
+            }
+            let mode = ["644", "600", "755", "444"][self.throw(4)];
+            match self.throw(8) {
+                0 => {}
+                1 => out.push(format!("l {path} {}", ["@/b", "nowhere", "@/d"][self.throw(3)])),
+                2 => out.push(format!("d {path} {}", ["755", "1777"][self.throw(2)])),
+                _ => out.push(format!("f {path} {mode} {}", texts[self.throw(texts.len())])),
+            }
+        }
+        out
+    }
+}
+
+/// What each module's tests check, as their sources say.
+fn proofs() -> BTreeMap<&'static str, Vec<String>> {
+    let mut out: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    let rows = include_str!("registry.rs").lines().filter_map(|line| line.trim().strip_prefix("&super::"));
+    let rows: Vec<(&str, &str)> = rows.filter_map(|row| row.trim_end_matches(',').split_once("::")).collect();
+    assert_eq!(rows.len(), registry::MODULES.len(), "a line of the registry has another form");
+    for ((file, table), module) in rows.iter().zip(registry::MODULES) {
+        let path = format!("{}/src/module/{}.rs", env!("CARGO_MANIFEST_DIR"), file.replace("::", "/"));
+        let source = fs::read_to_string(&path)
+            .or_else(|_| fs::read_to_string(path.replace(".rs", "/mod.rs")))
+            .unwrap_or_else(|error| panic!("{path}: {error}"));
+        let calls = |function: &str| {
+            source.contains(&format!(" {function}(&{table},"))
+                || source.contains(&format!("{function}(\n            &{table},"))
+        };
+        let once = |function: &str| {
+            calls(function)
+                || source.matches(&format!("{function}(")).count() > 0
+                    && source.contains(&format!("&{table},"))
+        };
+        let place = if calls("contract") || calls("contract_once") {
+            "files"
+        } else if calls("on_fake") {
+            "memory"
+        } else if once("call") || once("contract") || once("on_fake") {
+            "single"
+        } else {
+            "elsewhere"
+        };
+        out.entry(place).or_default().push(module.short_name().to_string());
+    }
+    for names in out.values_mut() {
+        names.sort();
+    }
+    out
+}
+
+/// The section of the architecture's page that is kept equal to [`proofs`].
+fn section() -> String {
+    let what = [
+        (
+            "files",
+            "On files below a fresh directory: a dry run leaves all byte-identical and predicts exactly, a second run changes nothing, a run cut off or refused at any change is made good by the next, a rollback restores.",
+        ),
+        (
+            "memory",
+            "The same on a machine in memory whose programs are scripted; rollback where the program has a way back.",
+        ),
+        ("single", "Single runs on a machine in memory or here: what is asked, what acts, what is returned."),
+        ("elsewhere", "In the tests of the room they share with others."),
+    ];
+    let proofs = proofs();
+    let mut out = String::new();
+    for (place, text) in what {
+        let Some(names) = proofs.get(place) else { continue };
+        out.push_str(&format!("- **{text}** {}\n", names.join(", ")));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEGIN: &str = "<!-- proofs: kept by a test; SETPOINT_UPDATE=1 cargo test contract writes it -->\n";
+    const END: &str = "<!-- end of proofs -->\n";
+
+    #[test]
+    fn the_architecture_says_what_is_proved_where() {
+        let path = format!("{}/ARCHITECTURE.md", env!("CARGO_MANIFEST_DIR"));
+        let page = fs::read_to_string(&path).expect("readable");
+        let (head, rest) = page.split_once(BEGIN).expect("the page has the section");
+        let (kept, tail) = rest.split_once(END).expect("the section has an end");
+        let wanted = section();
+        if std::env::var_os("SETPOINT_UPDATE").is_some() {
+            fs::write(&path, format!("{head}{BEGIN}{wanted}{END}{tail}")).expect("writable");
+            return;
+        }
+        assert_eq!(
+            kept, wanted,
+            "ARCHITECTURE.md is out of date: run SETPOINT_UPDATE=1 cargo test --lib contract"
+        );
+    }
+
+    /// Modules over many starting states, also those that make no sense to them: they fail then, and say the
+    /// same in a dry run.
+    #[test]
+    fn promises_hold_from_any_state() {
+        let texts = ["", "one\ntwo\nthree\n", "two", "[s]\na = 1\nb=2\n", "# two\r\nx = 1\n", "a b c\n\n\n"];
+        let keys =
+            ["h ssh-rsa AAAA\n", "# c\nh,i ssh-rsa BBBB", "", "x:{SHA}qUqP5cyxm6YcTAhz05Hph5gvu9M=\ny:z\n"];
+        let cases: &[(&str, &[&str], &[&str])] = &[
+            (
+                "file",
+                &texts,
+                &[
+                    r#"{"path":"@/a","state":"touch","access_time":"preserve","modification_time":"preserve"}"#,
+                    r#"{"path":"@/a","state":"directory","mode":"0750"}"#,
+                    r#"{"path":"@/a","state":"absent"}"#,
+                    r#"{"path":"@/a","src":"@/b","state":"link","force":true}"#,
+                    r#"{"path":"@/b","src":"@/d","state":"link"}"#,
+                    r#"{"path":"@/d","state":"directory","mode":"u=rwX,go=rX","recurse":true}"#,
+                    r#"{"path":"@/d/e/f","state":"directory"}"#,
+                    r#"{"path":"@/a","mode":"0640"}"#,
+                ],
+            ),
+            (
+                "copy",
+                &texts,
+                &[
+                    r#"{"dest":"@/a","content":"blob:new","src":"blob:new"}"#,
+                    r#"{"dest":"@/d/","remote_src":true,"src":"@/a"}"#,
+                    r#"{"dest":"@/b","remote_src":true,"src":"@/a","mode":"0600"}"#,
+                ],
+            ),
+            (
+                "lineinfile",
+                &texts,
+                &[
+                    r#"{"path":"@/a","line":"two","create":true}"#,
+                    r#"{"path":"@/a","regexp":"^[tT]","line":"T"}"#,
+                    r#"{"path":"@/a","regexp":"^t","state":"absent"}"#,
+                    r#"{"path":"@/a","line":"x","insertbefore":"BOF"}"#,
+                    r#"{"path":"@/b","line":"x","insertafter":"^one"}"#,
+                ],
+            ),
+            (
+                "blockinfile",
+                &texts,
+                &[
+                    r#"{"path":"@/a","block":"one\ntwo","create":true,"mode":"0600"}"#,
+                    r#"{"path":"@/a","block":"","state":"absent"}"#,
+                    r#"{"path":"@/b","block":"x","insertbefore":"two"}"#,
+                ],
+            ),
+            (
+                "replace",
+                &texts,
+                &[
+                    r#"{"path":"@/a","regexp":"^two$","replace":"2"}"#,
+                    r#"{"path":"@/a","regexp":"(\\w) = (\\d)","replace":"\\1: \\2"}"#,
+                ],
+            ),
+            (
+                "ini_file",
+                &texts,
+                &[
+                    r#"{"path":"@/a","section":"s","option":"a","value":"9"}"#,
+                    r#"{"path":"@/a","section":"s","state":"absent"}"#,
+                    r#"{"path":"@/a","option":"x","value":"2","no_extra_spaces":true}"#,
+                    r#"{"path":"@/d/c","section":"t","option":"n","allow_no_value":true}"#,
+                ],
+            ),
+            (
+                "known_hosts",
+                &keys,
+                &[
+                    r#"{"path":"@/a","name":"h","key":"h ssh-rsa CCCC"}"#,
+                    r#"{"path":"@/a","name":"h","state":"absent"}"#,
+                    r#"{"path":"@/d/c","name":"h","key":"h ssh-ed25519 CCCC","hash_host":true}"#,
+                ],
+            ),
+            ("htpasswd", &keys, &[r#"{"path":"@/a","name":"y","state":"absent"}"#]),
+            ("assemble", &texts, &[r#"{"src":"@/d","dest":"@/b"}"#]),
+            (
+                "sudoers",
+                &texts,
+                &[
+                    r#"{"sudoers_path":"@","name":"a","user":"u","commands":"ls","validation":"absent"}"#,
+                    r#"{"sudoers_path":"@","name":"b","state":"absent"}"#,
+                ],
+            ),
+        ];
+        let mut dice = Dice(0x5eed_1234_5678_9abc);
+        for (name, texts, arguments) in cases {
+            let module = registry::find(name).expect("a module");
+            for arguments in *arguments {
+                for _ in 0..12 {
+                    let start = dice.start(texts);
+                    let start: Vec<&str> = start.iter().map(String::as_str).collect();
+                    contract(module, &start, arguments);
+                }
+            }
+        }
+    }
 }

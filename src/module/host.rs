@@ -132,6 +132,20 @@ pub fn act(
     }
 }
 
+/// Runs a command that acts; one that ends with an error is a failure that begins with `what`. What it
+/// printed; nothing if it was only recorded.
+///
+/// # Errors
+/// If it can't be run or ends with an error.
+pub fn carry_out(
+    command: &Command,
+    intent: Intent,
+    what: &str,
+    system: &mut dyn System,
+) -> Result<Output, ModuleError> {
+    Ok(act(what, command, intent, system)?.unwrap_or_default())
+}
+
 /// The paths that a shell pattern (`*`, `?`, `[…]`) names; without such characters the path itself, if it is there.
 ///
 /// # Errors

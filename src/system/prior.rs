@@ -460,7 +460,26 @@ fn restore_command(system: &mut dyn System, record: &Prior) -> Restored {
 }
 
 /// Kinds that may come back out of a record.
-const KINDS: &[&str] = &["package", "service", "user", "group", "command", "cron", "mount", "sysctl"];
+const KINDS: &[&str] = &[
+    "package",
+    "service",
+    "user",
+    "group",
+    "command",
+    "cron",
+    "mount",
+    "sysctl",
+    "firewall",
+    "alternative",
+    "diversion",
+    "git_config",
+    "apache2_module",
+    "selinux",
+    "locale",
+    "filesystem",
+    "volume",
+    "partition",
+];
 
 #[cfg(test)]
 mod tests {
