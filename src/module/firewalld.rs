@@ -376,7 +376,7 @@ mod tests {
             .with_program("/usr/bin/firewall-cmd")
             .with_program("/usr/bin/firewall-offline-cmd")
             .with_file("/state/runtime", "zone=public service=ssh\n")
-            .with_file("/state/permanent", "zone=public service=ssh\nzones public\n");
+            .with_file("/state/permanent", "zones public\nzone=public service=ssh\n");
         for program in ["firewall-cmd", "firewall-offline-cmd"] {
             fake.on(&[&format!("/usr/bin/{program}")], true, move |fake, command| {
                 let mut words: Vec<String> =

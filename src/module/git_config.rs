@@ -198,7 +198,7 @@ mod tests {
                 "[a]\n\tb = 1\n\tb = 2\n",
             ),
             ("[a]\n\tb = 1\n\tb = 2\n", r#""name":"a.b","value":"3""#, "[a]\n\tb = 3\n"),
-            ("[a]\n\tb = 1\n\tc = 2\n", r#""name":"a.b","state":"absent""#, "[a]\n\tc = 2\n"),
+            ("[a]\n\tc = 2\n\tb = 1\n", r#""name":"a.b","state":"absent""#, "[a]\n\tc = 2\n"),
             ("[a]\n\tc = 2\n", r#""name":"a.b","state":"absent""#, "[a]\n\tc = 2\n"),
         ];
         for (before, arguments, after) in table {

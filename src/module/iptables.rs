@@ -462,7 +462,8 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome> {
         .set("flush", args.flush)
         .set("rule", shown)
         .set("state", args.state.as_str())
-        .set("chain_management", args.chain_management))
+        .set("chain_management", args.chain_management)
+        .set("wait", args.wait.clone()))
 }
 
 #[cfg(test)]

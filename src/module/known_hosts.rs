@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use sha1::{Digest, Sha1};
 
+use crate::module::files;
 use crate::module::{Module, ModuleError, Outcome, Param, Rule, Scope, Type, args, host, typed};
 use crate::system::{Applied, Attributes, System};
 use crate::value::{Value, map_of};
@@ -138,12 +139,16 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome> {
     };
     let id = format!("{} {name}", path.display());
     system.applied(Applied { kind: "known_host".into(), id, state });
-    Ok(Outcome::default()
+    let mut outcome = Outcome::default()
         .set("name", name)
         .set("key", args.key.clone())
         .set("path", path.to_string_lossy().into_owned())
         .set("state", args.state.as_str())
-        .set("hash_host", args.hash_host))
+        .set("hash_host", args.hash_host);
+    if let Some(stat) = system.stat_follow(&path)? {
+        outcome.values.extend(files::common_values(system, &path, &stat)?);
+    }
+    Ok(outcome)
 }
 
 /// The key that was asked for, which must be about the host.

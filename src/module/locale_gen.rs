@@ -28,7 +28,10 @@ pub const MODULE: Module = Module {
             .choices(&["absent", "present"])
             .default("present"),
     ],
-    returns: &[("mechanism", "How locales are made here: `glibc` or `ubuntu_legacy`.")],
+    returns: &[
+        ("name", "The locales."),
+        ("mechanism", "How locales are made here: `glibc` or `ubuntu_legacy`."),
+    ],
     run: |args, system| run(&typed(args)?, system),
     ..Module::DEFAULT
 };
@@ -117,7 +120,8 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome> {
         let state = if present { map_of([("present", true)]).into() } else { Value::Null };
         system.applied(Applied { kind: "locale".into(), id: name.clone(), state });
     }
-    Ok(Outcome::default().set("mechanism", if legacy { "ubuntu_legacy" } else { "glibc" }))
+    let names = Value::list(args.name.iter().cloned().map(Value::from).collect());
+    Ok(Outcome::default().set("name", names).set("mechanism", if legacy { "ubuntu_legacy" } else { "glibc" }))
 }
 
 fn charset_of(name: &str, text: &str, known: &str) -> Option<String> {

@@ -667,12 +667,8 @@ mod tests {
                 let words: Vec<String> =
                     command.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
                 let last = words.last().cloned().unwrap_or_default();
-                let after = |flag: &str| {
-                    words
-                        .iter()
-                        .position(|word| word == flag)
-                        .map(|at| words[at + 1].trim_end_matches('b').to_string())
-                };
+                let after =
+                    |flag: &str| words.iter().position(|word| word == flag).map(|at| words[at + 1].clone());
                 let get =
                     |fake: &mut Fake, name: &str| fake.text(&format!("/state/{name}")).unwrap_or_default();
                 let keep = |text: String, drop: &str| -> String {
@@ -703,6 +699,16 @@ mod tests {
                         return Output::ok(&rows);
                     }
                     "pvs" => return Output::ok(&get(fake, "pvs")),
+                    "lvs" if last.contains("lv_active") => {
+                        let text = get(fake, "lvs");
+                        let rows = text.lines().map(|row| {
+                            let name = row.split(';').next().unwrap_or_default();
+                            let state = if row.contains("-wi-a-") { "active" } else { "" };
+                            format!("{name};{state}\n")
+                        });
+                        let rows: Vec<String> = rows.collect();
+                        return Output::ok(&rows.concat());
+                    }
                     "lvs" => return Output::ok(&get(fake, "lvs")),
                     "pvcreate" => {
                         let text = get(fake, "pvs") + &format!("{last};\n");
@@ -738,7 +744,7 @@ mod tests {
                             + &format!(
                                 "{};{};-wi-a-----\n",
                                 after("-n").unwrap_or_default(),
-                                after("-L").unwrap_or_else(|| (60 * MIB).to_string())
+                                after("-L").unwrap_or_else(|| (60 * MIB).to_string()).trim_end_matches('b')
                             );
                         fake.put("/state/lvs", text);
                     }
@@ -754,7 +760,10 @@ mod tests {
                     }
                     _ => {
                         let text = keep(get(fake, "lvs"), &name)
-                            + &format!("{name};{};-wi-a-----\n", after("-L").unwrap_or_default());
+                            + &format!(
+                                "{name};{};-wi-a-----\n",
+                                after("-L").unwrap_or_default().trim_end_matches('b')
+                            );
                         fake.put("/state/lvs", text);
                     }
                 }

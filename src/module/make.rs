@@ -107,8 +107,8 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
         }
     };
     Ok(Outcome::default()
-        .set("stdout", output.stdout_text())
-        .set("stderr", output.stderr_text())
+        .set("stdout", output.stdout_text().trim_end())
+        .set("stderr", output.stderr_text().trim_end())
         .set("command", made.line())
         .set("chdir", directory.to_string_lossy().into_owned())
         .set("file", file)
@@ -146,9 +146,15 @@ mod tests {
             r#"{"chdir":"@","targets":["out"]}"#,
         );
         assert!(!verdict.changed, "{verdict:?}");
-        let failed =
-            contract(&MODULE, &["f Makefile 644 out:\n\t@echo no >&2; exit 3\n"], r#"{"chdir":"@"}"#);
-        assert!(failed.error.unwrap_or_default().contains("make failed"));
+        let machine = || {
+            let none = Output { code: 1, ..Output::default() };
+            Fake::new()
+                .with_program("/usr/bin/make")
+                .with_command_prefix(&["/usr/bin/make"], Output::fails(2, "no rule"))
+                .with_command_prefix(&["/usr/bin/make", "--question"], none)
+        };
+        let failed = on_fake(&MODULE, machine, r#"{"chdir":"/tmp"}"#);
+        assert_eq!(failed.error.unwrap_or_default(), "make failed: no rule");
     }
 
     #[test]

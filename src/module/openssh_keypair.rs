@@ -291,6 +291,11 @@ fn generate(
     if !keygen.encrypted {
         words.extend(["-N", ""]);
     }
+    for left in [temporary.clone(), public_path(&temporary)] {
+        if system.stat(&left)?.is_some() {
+            system.remove(&left)?;
+        }
+    }
     let command = keygen.command(&words);
     let effect = |path: &Path| Effect::Path(path.to_path_buf(), FileKind::File);
     let intent = Intent { effects: vec![effect(path), effect(public)], ..Intent::default() };

@@ -252,7 +252,8 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome> {
         return Err(ModuleError::new(format!("there is no PAM service {}", path.display())));
     };
     let (after, count) = args.edit(&text);
-    let mut outcome = Outcome::default().set("change_count", i64::try_from(count).unwrap_or(i64::MAX));
+    let changed = i64::try_from(count).unwrap_or(i64::MAX);
+    let mut outcome = Outcome::default().set("change_count", changed).set("backupdest", "");
     if count > 0 {
         outcome = put(&path, after, args.backup, outcome, system)?;
     }

@@ -51,7 +51,7 @@ pub const MODULE: Module = Module {
     returns: &[
         ("disk", "The disk: `dev`, `size`, `unit`, `table`, `model`, `logical_block`, `physical_block`."),
         ("partitions", "Its partitions: `num`, `begin`, `end`, `size`, `unit`, `fstype`, `name`, `flags`."),
-        ("script", "What parted was told to change."),
+        ("script", "What parted was told to change, as a list of words."),
     ],
     run: |args, system| run(&typed(args)?, system),
     ..Module::DEFAULT
@@ -259,7 +259,7 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome> {
     Ok(Outcome::default()
         .set("disk", Value::map(after.value(&args.device, &args.unit)))
         .set("partitions", after.partitions(&args.unit))
-        .set("script", parted.script.join(" ")))
+        .set("script", Value::list(parted.script.into_iter().map(Value::from).collect())))
 }
 
 fn present(parted: &mut Parted<'_>, found: &Disk, system: &mut dyn System) -> Result<()> {

@@ -440,7 +440,8 @@ mod tests {
                     }
                     _ => {
                         let skip = if words[0] == "insert" { 2 } else { 0 };
-                        let line = words[skip..].join(" ") + "\n";
+                        let end = words.iter().position(|word| *word == "comment").unwrap_or(words.len());
+                        let line = words[skip..end].join(" ") + "\n";
                         if rules.contains(&line) {
                             return Output::ok("Skipping adding existing rule\nSkipping adding existing rule (v6)\n");
                         }

@@ -139,7 +139,10 @@ impl<S: System> System for Journal<S> {
     }
 
     fn change(&mut self, command: &Command, intent: Intent) -> Result<Done> {
-        if let Some(store) = &mut self.store {
+        // What leaves nothing behind has no way back and needs none.
+        if let Some(store) = &mut self.store
+            && !intent.kind.is_empty()
+        {
             store.keep_intent(&intent)?;
         }
         let outcome = self.inner.change(command, intent.clone());
