@@ -562,9 +562,13 @@ fn create(args: &VolumeArgs, name: &str, full: &str, system: &mut dyn System) ->
 
 /// What a size means for this volume, in bytes, whole extents.
 fn target(size: &Size, volume: &Volume, group: &Group) -> Result<u64> {
+    let part = |whole: u64, percent: u64| {
+        let exact = u128::from(whole) * u128::from(percent) / 100;
+        u64::try_from(exact).unwrap_or(u64::MAX)
+    };
     let share = |percent: u64, of: &str| match of {
-        "VG" | "PVS" => Ok(group.size / 100 * percent),
-        "FREE" => Ok(group.free / 100 * percent),
+        "VG" | "PVS" => Ok(part(group.size, percent)),
+        "FREE" => Ok(part(group.free, percent)),
         _ => Err(ModuleError::new(format!("a share of {of} can't be compared with the size of a volume"))),
     };
     let (sign, amount) = match size {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::module::files::{self, FileArgs, Writing};
 use crate::module::{Module, ModuleError, Outcome, Param, Rule, Scope, Type, host, typed};
-use crate::system::{Content, System};
+use crate::system::{Content, FileKind, System};
 use crate::value::Value;
 
 type Result<T> = std::result::Result<T, ModuleError>;
@@ -96,7 +96,14 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome> {
     }
     let content = args.content();
     let attributes = FileArgs { mode: Some(Value::str("0440")), ..FileArgs::default() };
-    let before = if system.stat(&path)?.is_some() { Some(system.read(&path)?) } else { None };
+    // A link that leads nowhere is replaced.
+    let before = match system.stat_follow(&path).ok().flatten().map(|stat| stat.kind) {
+        Some(FileKind::File) => Some(system.read(&path)?),
+        Some(FileKind::Directory) => {
+            return Err(ModuleError::new(format!("{} is a directory", path.display())));
+        }
+        _ => None,
+    };
     if before.as_deref() == Some(content.as_bytes()) {
         attributes.apply(system, &path, true)?;
     } else {
