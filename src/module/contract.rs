@@ -627,7 +627,7 @@ fn proofs() -> BTreeMap<&'static str, Vec<String>> {
         };
         let place = if calls("contract") || calls("contract_once") {
             "files"
-        } else if calls("on_fake") {
+        } else if calls("on_fake") || source.contains("on_fake(module, ") && calls("check") {
             "memory"
         } else if once("call") || once("contract") || once("on_fake") {
             "single"
@@ -654,7 +654,7 @@ fn section() -> String {
             "The same on a machine in memory whose programs are scripted; rollback where the program has a way back.",
         ),
         ("single", "Single runs on a machine in memory or here: what is asked, what acts, what is returned."),
-        ("elsewhere", "In the tests of the room they share with others."),
+        ("elsewhere", "By tests of another form, in their files."),
     ];
     let proofs = proofs();
     let mut out = String::new();

@@ -405,6 +405,10 @@ mod tests {
                     command.argv[1..].iter().map(|word| word.to_string_lossy().into_owned()).collect();
                 let dry = words[0] == "--dry-run";
                 let words: Vec<&str> = words.iter().map(String::as_str).filter(|word| !word.starts_with("--")).collect();
+                let words = match words.as_slice() {
+                    ["route", "delete", rest @ ..] => [&["delete", "route"], rest].concat(),
+                    other => other.to_vec(),
+                };
                 let rules = fake.text("/state/rules").unwrap_or_default();
                 let conf = fake.text("/etc/ufw/ufw.conf").unwrap_or_default();
                 match words[0] {
