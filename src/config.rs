@@ -383,6 +383,8 @@ pub struct Settings {
     pub state: Option<String>,
     /// Days for which the state store keeps runs and audits; 0: for ever.
     pub state_keep: u64,
+    /// Where a trace of the run goes, for viewers of Chrome's format.
+    pub profile_trace: Option<PathBuf>,
     /// Most tasks that are sent ahead to a host; 0: the engine chooses.
     pub window: usize,
     /// How runs are told.
@@ -880,6 +882,7 @@ fn typed(table: &Table<'_>) -> Settings {
         log_path: table.path("DEFAULT_LOG_PATH"),
         state: table.text("SETPOINT_STATE"),
         state_keep: table.number("SETPOINT_STATE_KEEP"),
+        profile_trace: table.path("SETPOINT_PROFILE_TRACE"),
         window: table.size("SETPOINT_WINDOW"),
         display: display(table),
     }

@@ -97,8 +97,19 @@ pub enum Event {
         host: Arc<str>,
         /// Milliseconds for connection, authentication and delivery of the runner.
         millis: u64,
-        /// The runner had to be pushed.
-        pushed: bool,
+        /// How many of them until we were let in.
+        login: u64,
+        /// Bytes of the runner that had to be pushed; 0 if it was there.
+        pushed: u64,
+    },
+    /// A host has done its part of a task, or of one item of its loop: for profiles.
+    Ran {
+        /// Host.
+        host: Arc<str>,
+        /// The task.
+        task: Arc<TaskInfo>,
+        /// Microseconds that it took there.
+        micros: u64,
     },
     /// A host has been silent for long in a task; the others go on.
     Stuck {

@@ -169,6 +169,7 @@ impl Console {
             verbosity,
             check,
             log_path: settings.log_path.clone(),
+            trace: settings.profile_trace.clone(),
             clock: std::time::SystemTime::now,
         };
         let unknown = report::unknown_callbacks(&settings.display);

@@ -144,9 +144,12 @@ pub struct Output {
     /// Exit with 80 when something was changed, 81 when something would be
     #[arg(long)]
     pub detailed_exitcode: bool,
-    /// Add the time that each task took
+    /// Add where the time went: by phase, by host, by task
     #[arg(long)]
     pub profile: bool,
+    /// The same as a trace for chrome://tracing or Perfetto
+    #[arg(long, value_name = "FILE")]
+    pub profile_trace: Option<PathBuf>,
 }
 
 /// Collects what the command line says about settings.

@@ -198,9 +198,11 @@ fn flags(args: &Run) -> Flags {
         .switch("DEFAULT_FORCE_HANDLERS", args.force_handlers, "--force-handlers")
         .value("SETPOINT_WINDOW", args.window, "--window")
         .value("DEFAULT_VERBOSITY", verbosity(args.verbosity.verbose), "--verbose");
-    if args.output.profile {
-        flags.value("CALLBACKS_ENABLED", Some("profile_tasks"), "--profile");
+    if args.output.profile || args.output.profile_trace.is_some() {
+        flags.value("CALLBACKS_ENABLED", Some("profile"), "--profile");
     }
+    let trace = args.output.profile_trace.as_ref().map(|path| path.display());
+    flags.value("SETPOINT_PROFILE_TRACE", trace, "--profile-trace");
     flags
 }
 

@@ -212,6 +212,7 @@ pub const DEFINITIONS: &[Definition] = &[
     Definition { key: "SETPOINT_FOLD", env: &["SETPOINT_FOLD"], ini: &[("setpoint", "fold")], kind: Bool, default: Some("false"), choices: &[], standing: Honoured },
     Definition { key: "SETPOINT_STATE", env: &["SETPOINT_STATE"], ini: &[("state", "url"), ("state", "path"), ("setpoint", "state")], kind: Str, default: None, choices: &[], standing: Honoured },
     Definition { key: "SETPOINT_STATE_KEEP", env: &["SETPOINT_STATE_KEEP"], ini: &[("state", "keep")], kind: Int, default: Some("365"), choices: &[], standing: Honoured },
+    Definition { key: "SETPOINT_PROFILE_TRACE", env: &["SETPOINT_PROFILE_TRACE"], ini: &[("setpoint", "profile_trace")], kind: Path, default: None, choices: &[], standing: Honoured },
     Definition { key: "SETPOINT_WINDOW", env: &["SETPOINT_WINDOW"], ini: &[("setpoint", "window")], kind: Int, default: Some("0"), choices: &[], standing: Honoured },
     Definition { key: "SHOW_CUSTOM_STATS", env: &["ANSIBLE_SHOW_CUSTOM_STATS"], ini: &[("defaults", "show_custom_stats")], kind: Bool, default: Some("false"), choices: &[], standing: Honoured },
     Definition { key: "SHOW_PER_HOST_START", env: &["ANSIBLE_SHOW_PER_HOST_START"], ini: &[("defaults", "show_per_host_start")], kind: Bool, default: Some("false"), choices: &[], standing: Ignored },

@@ -1247,8 +1247,13 @@ impl<'e> PlayRun<'e> {
             SessionEvent::File { batch, task, bytes, .. } => self.engine.receive_file(batch, task, &bytes),
             SessionEvent::Connected { host, timings, .. } => {
                 let host = self.engine.machine_name(host);
-                let millis = u64::try_from((timings.connect + timings.start).as_millis()).unwrap_or(u64::MAX);
-                self.engine.tell(Event::Connected { host, millis, pushed: timings.pushed > 0 });
+                let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                self.engine.tell(Event::Connected {
+                    host,
+                    millis: millis(timings.connect + timings.start),
+                    login: millis(timings.connect),
+                    pushed: timings.pushed,
+                });
             }
             SessionEvent::Waiting { host, holder } => {
                 let host = self.engine.machine_name(host);
@@ -1263,7 +1268,9 @@ impl<'e> PlayRun<'e> {
         let Some((serial, item)) = sent.calls.get(report.task as usize).copied() else { return };
         let (host, last) = (sent.host, sent.last);
         let last = last || matches!(report.status, Status::Ok | Status::Skipped);
+        let micros = report.micros;
         let Some(task) = self.entry_mut(host, serial) else { return };
+        let info = task.planned.info.clone();
         // A report of a batch that was voided since says nothing any more.
         if task.batches[item] == Some(batch) {
             if !last {
@@ -1271,6 +1278,8 @@ impl<'e> PlayRun<'e> {
             }
             task.reports[item] = Some((report, last));
         }
+        let name = self.hosts[host].name.clone();
+        self.engine.tell(Event::Ran { host: name, task: info, micros });
         if last {
             let state = &mut self.hosts[host];
             state.window = state.window.saturating_mul(2).min(WINDOW_MAX);

@@ -103,9 +103,13 @@ fn object(event: &Event) -> Option<(&'static str, Map)> {
         Event::Notified { handler, host } => {
             ("notified", map_of([("host", text(host)), ("handler", text(handler))]))
         }
-        Event::Connected { host, millis, pushed } => (
+        Event::Connected { host, millis, pushed, .. } => (
             "connected",
-            map_of([("host", text(host)), ("seconds", seconds(*millis)), ("pushed", Value::Bool(*pushed))]),
+            map_of([
+                ("host", text(host)),
+                ("seconds", seconds(*millis)),
+                ("pushed", Value::Bool(*pushed > 0)),
+            ]),
         ),
         Event::Stuck { host, task, seconds } => (
             "stuck",
@@ -150,7 +154,7 @@ fn object(event: &Event) -> Option<(&'static str, Map)> {
             )
         }
         Event::Recap { stats } => ("recap", map_of([("hosts", stats_map(stats))])),
-        Event::Progress(_) | Event::Recorded { .. } => return None,
+        Event::Progress(_) | Event::Recorded { .. } | Event::Ran { .. } => return None,
     })
 }
 

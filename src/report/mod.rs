@@ -16,6 +16,7 @@ mod document;
 pub mod events;
 mod excerpt;
 mod junit;
+mod profile;
 mod result;
 mod screen;
 pub mod style;
@@ -41,6 +42,8 @@ pub struct Plan {
     pub check: bool,
     /// Where a copy of what is shown goes.
     pub log_path: Option<PathBuf>,
+    /// Where a trace of the run goes.
+    pub trace: Option<PathBuf>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -90,7 +93,7 @@ pub const LAYOUTS: &[&str] =
     &["default", "yaml", "minimal", "oneline", "json", "jsonl", "junit", "tree", "debug", "null"];
 
 /// Listeners that can be added to a layout.
-pub const CALLBACKS: &[&str] = &["timer", "profile_tasks", "profile_roles", "junit", "tree"];
+pub const CALLBACKS: &[&str] = &["timer", "profile_tasks", "profile_roles", "profile", "junit", "tree"];
 
 /// The listeners that a plan asks for: the layout, and what `callbacks_enabled` adds to it.
 ///
@@ -162,6 +165,10 @@ fn extra(name: &str, plan: &Plan, streams: &dyn Fn() -> Streams) -> Option<Box<d
         "timer" => timing(timing::What::Run),
         "profile_tasks" => timing(timing::What::Tasks),
         "profile_roles" => timing(timing::What::Roles),
+        "profile" => {
+            let screen = Screen::new(streams(), display);
+            Some(Box::new(profile::Profile::new(screen, plan.clock, plan.trace.clone())))
+        }
         "junit" => Some(Box::new(junit::Junit::new(display.junit.clone(), plan.clock))),
         "tree" => Some(Box::new(tree::Tree::new(display.tree_directory.clone()))),
         _ => None,

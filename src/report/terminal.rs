@@ -395,9 +395,9 @@ impl Listener for Terminal {
                     self.screen.line(Some(Role::Verbose), &format!("NOTIFIED HANDLER {handler} for {host}"));
                 }
             }
-            Event::Connected { host, millis, pushed } => {
+            Event::Connected { host, millis, pushed, .. } => {
                 if self.verbosity > 2 {
-                    let pushed = if *pushed { ", runner delivered" } else { "" };
+                    let pushed = if *pushed > 0 { ", runner delivered" } else { "" };
                     self.screen
                         .line(Some(Role::Verbose), &format!("<{host}> connected in {millis} ms{pushed}"));
                 }
@@ -431,6 +431,7 @@ impl Listener for Terminal {
                 self.recap(stats);
                 self.custom_stats();
             }
+            Event::Ran { .. } => return,
         }
         self.screen.flush();
     }

@@ -54,7 +54,7 @@ fn told(
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let around = Surroundings { env, cwd: PathBuf::from("/nonexistent"), home: None };
     let display = Settings::load(&around, &[]).expect("the settings are right").display;
-    let plan = Plan { display, verbosity, check, log_path: None, clock };
+    let plan = Plan { display, verbosity, check, log_path: None, trace: None, clock };
     let (out, err) = (Sink::default(), Sink::default());
     let streams = || Streams {
         out: Stream { to: Box::new(out.clone()), terminal },
@@ -315,7 +315,7 @@ fn run() -> Vec<Event> {
         Event::PlaybookStarted { path: "/nonexistent/site.yml".into() },
         Event::PlayStarted { name: "Web".into(), hosts: vec!["h1".into(), "h2".into()], check: false },
         Event::TaskStarted { task: Arc::clone(&copy) },
-        Event::Connected { host: "h1".into(), millis: 120, pushed: true },
+        Event::Connected { host: "h1".into(), millis: 120, login: 100, pushed: 1_500_000 },
         Event::Result(outcome("h1", &copy, Verdict::Changed, diff)),
         Event::Result(outcome("h2", &copy, Verdict::Changed, diff)),
         Event::Notified { handler: "Reload".into(), host: "h1".into() },
