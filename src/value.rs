@@ -647,11 +647,10 @@ impl<'de> serde::de::IntoDeserializer<'de> for Value {
     }
 }
 
-impl<'de> Deserializer<'de> for Value {
-    type Error = serde::de::value::Error;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        use serde::de::value::{MapDeserializer, SeqDeserializer};
+/// Each of these exists once for every type that is read from a value, so that each does only what such a
+/// type can need: it is the runner's size.
+impl Value {
+    fn visit_scalar<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
         match self {
             Value::Null | Value::Omit | Value::Pending => visitor.visit_unit(),
             Value::Bool(value) => visitor.visit_bool(value),
@@ -659,29 +658,98 @@ impl<'de> Deserializer<'de> for Value {
             Value::Float(value) => visitor.visit_f64(value),
             Value::Str(text) => visitor.visit_str(&text.text),
             Value::Vault(vault) => visitor.visit_str(&vault.envelope),
-            Value::List(items) => {
-                let items = Arc::try_unwrap(items).unwrap_or_else(|shared| shared.as_ref().clone());
-                let mut seq = SeqDeserializer::new(items.into_iter());
-                let out = visitor.visit_seq(&mut seq)?;
-                seq.end()?;
-                Ok(out)
-            }
-            Value::Map(map) => {
-                let map = Arc::try_unwrap(map).unwrap_or_else(|shared| shared.as_ref().clone());
-                let mut access = MapDeserializer::new(map.into_iter());
-                let out = visitor.visit_map(&mut access)?;
-                access.end()?;
-                Ok(out)
-            }
-            Value::Lazy(lazy) => {
-                let entries: Map = lazy
-                    .keys()
-                    .iter()
-                    .map(|key| (Value::str(key.clone()), lazy.get(key).unwrap_or_default()))
-                    .collect();
-                Value::map(entries).deserialize_any(visitor)
-            }
+            other => Err(other.unfit(&visitor)),
         }
+    }
+
+    fn visit_list<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
+        let Value::List(items) = self else { return Err(self.unfit(&visitor)) };
+        let items = Arc::try_unwrap(items).unwrap_or_else(|shared| shared.as_ref().clone());
+        let mut seq = serde::de::value::SeqDeserializer::new(items.into_iter());
+        let out = visitor.visit_seq(&mut seq)?;
+        seq.end()?;
+        Ok(out)
+    }
+
+    fn visit_entries<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
+        let map = self.into_entries().map_err(|other| other.unfit(&visitor))?;
+        let mut access = serde::de::value::MapDeserializer::new(map.into_iter());
+        let out = visitor.visit_map(&mut access)?;
+        access.end()?;
+        Ok(out)
+    }
+
+    fn into_entries(self) -> Result<Map, Value> {
+        match self {
+            Value::Map(map) => Ok(Arc::try_unwrap(map).unwrap_or_else(|shared| shared.as_ref().clone())),
+            Value::Lazy(lazy) => {
+                let entry = |key: &Arc<str>| (Value::str(key.clone()), lazy.get(key).unwrap_or_default());
+                Ok(lazy.keys().iter().map(entry).collect())
+            }
+            other => Err(other),
+        }
+    }
+
+    /// That it is not what was expected.
+    fn unfit(&self, expected: &dyn serde::de::Expected) -> ValueError {
+        use serde::de::Unexpected;
+        let found = match self {
+            Value::Null | Value::Omit | Value::Pending => Unexpected::Unit,
+            Value::Bool(value) => Unexpected::Bool(*value),
+            Value::Int(value) => Unexpected::Signed(*value),
+            Value::Float(value) => Unexpected::Float(*value),
+            Value::Str(text) => Unexpected::Str(&text.text),
+            Value::Vault(vault) => Unexpected::Str(&vault.envelope),
+            Value::List(_) => Unexpected::Seq,
+            Value::Map(_) | Value::Lazy(_) => Unexpected::Map,
+        };
+        serde::de::Error::invalid_type(found, expected)
+    }
+}
+
+type ValueError = serde::de::value::Error;
+
+/// Reads what can be one thing only.
+macro_rules! deserialize_by {
+    ($how:ident: $($name:ident)*) => {
+        $(
+            fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+                self.$how(visitor)
+            }
+        )*
+    };
+}
+
+impl<'de> Deserializer<'de> for Value {
+    type Error = ValueError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        match self {
+            Value::List(_) => self.visit_list(visitor),
+            Value::Map(_) | Value::Lazy(_) => self.visit_entries(visitor),
+            scalar => scalar.visit_scalar(visitor),
+        }
+    }
+
+    deserialize_by! { visit_scalar:
+        deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8
+        deserialize_u16 deserialize_u32 deserialize_u64 deserialize_f32 deserialize_f64 deserialize_char
+        deserialize_str deserialize_string deserialize_identifier deserialize_unit
+    }
+    deserialize_by! { visit_list: deserialize_seq }
+    deserialize_by! { visit_entries: deserialize_map }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.visit_entries(visitor)
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        visitor.visit_unit()
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
@@ -713,10 +781,7 @@ impl<'de> Deserializer<'de> for Value {
         visitor.visit_newtype_struct(self)
     }
 
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf
-        unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
-    }
+    serde::forward_to_deserialize_any! { bytes byte_buf unit_struct tuple tuple_struct }
 }
 
 #[cfg(test)]

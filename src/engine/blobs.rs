@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::SystemTime;
 
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use crate::session::Blobs;
@@ -27,7 +28,12 @@ pub struct BlobStore {
     sources: RwLock<HashMap<String, Source>>,
     /// Digests of files by path, size and time, so that a file for a thousand hosts is read once.
     files: RwLock<HashMap<PathBuf, (Stamp, BlobRef)>>,
+    /// The sha1 of contents, by their sha256: what modules return, which hosts need not compute.
+    sha1s: RwLock<HashMap<String, String>>,
 }
+
+/// Files from this size on are digested by two algorithms at once, in bytes.
+const PARALLEL: u64 = 4 << 20;
 
 impl BlobStore {
     /// Holds a text or other small content.
@@ -36,6 +42,28 @@ impl BlobStore {
         let mut sources = self.sources.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         sources.entry(blob.sha256.clone()).or_insert_with(|| Source::Memory(content.into()));
         blob
+    }
+
+    /// The sha1 of content that is held.
+    ///
+    /// # Errors
+    /// If it can't be read any more.
+    pub fn sha1(&self, blob: &BlobRef) -> io::Result<String> {
+        let known =
+            self.sha1s.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&blob.sha256).cloned();
+        if let Some(sha1) = known {
+            return Ok(sha1);
+        }
+        let mut digest = Sha1::new();
+        io::copy(&mut self.open(&blob.sha256)?, &mut digest)?;
+        let sha1 = hex(&digest.finalize());
+        self.keep_sha1(blob, &sha1);
+        Ok(sha1)
+    }
+
+    fn keep_sha1(&self, blob: &BlobRef, sha1: &str) {
+        let mut sha1s = self.sha1s.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        sha1s.insert(blob.sha256.clone(), sha1.to_string());
     }
 
     /// Holds a file by its path.
@@ -51,10 +79,16 @@ impl BlobStore {
         {
             return Ok(blob.clone());
         }
-        let mut file = File::open(path)?;
-        let mut digest = Sha256::new();
-        let size = io::copy(&mut file, &mut digest)?;
-        let blob = BlobRef { sha256: hex(&digest.finalize()), size };
+        let (sha256, sha1) = if metadata.len() >= PARALLEL {
+            rayon::join(|| digest_file::<Sha256>(path), || digest_file::<Sha1>(path).map(Some))
+        } else {
+            (digest_file::<Sha256>(path), Ok(None))
+        };
+        let (sha256, size) = sha256?;
+        let blob = BlobRef { sha256, size };
+        if let Some((sha1, _)) = sha1? {
+            self.keep_sha1(&blob, &sha1);
+        }
         self.sources
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -75,6 +109,23 @@ impl Blobs for BlobStore {
             Some(Source::Memory(bytes)) => Ok(Box::new(Cursor::new(bytes))),
             Some(Source::File(path)) => Ok(Box::new(File::open(path)?)),
             None => Err(io::Error::new(io::ErrorKind::NotFound, "content that no task mentioned")),
+        }
+    }
+}
+
+/// A file's digest and size.
+fn digest_file<D: Digest + io::Write>(path: &Path) -> io::Result<(String, u64)> {
+    let mut file = File::open(path)?;
+    let mut digest = D::new();
+    let mut block = vec![0; 256 << 10];
+    let mut size = 0;
+    loop {
+        match file.read(&mut block)? {
+            0 => return Ok((hex(&digest.finalize()), size)),
+            count => {
+                Digest::update(&mut digest, &block[..count]);
+                size += count as u64;
+            }
         }
     }
 }
@@ -106,6 +157,7 @@ mod tests {
         let mut content = Vec::new();
         store.open(&second.sha256).expect("open").read_to_end(&mut content).expect("read");
         assert_eq!(content, b"other");
+        assert_eq!(store.sha1(&second).expect("held"), "d0941e68da8f38151ff86a61fc59f7c5cf9fcaa2");
         assert!(store.open("nothing").is_err());
     }
 }

@@ -653,6 +653,10 @@ impl Engine {
         let received = batch.and_then(|key| self.receiving.remove(&key));
         let failed = result.get("failed").is_some_and(Value::truthy);
         let Some(received) = received.filter(|_| !failed) else {
+            // It was here already.
+            if !failed && result.contains_key("checksum") && dest.is_file() {
+                result.insert(Value::str("dest"), Value::str(dest.to_string_lossy()));
+            }
             return;
         };
         match play::place_fetched(&received, dest) {

@@ -61,6 +61,11 @@ pub fn prepare(
         "patch" => (preparation.controller_source(args, "files", "", true)?, None),
         "fetch" => {
             let dest = preparation.fetch_destination(&args)?;
+            let mut args = args;
+            // What is here already need not travel again.
+            if let Ok(here) = shared.blobs.file(&dest) {
+                args.insert(Value::str("_sha256"), Value::from(here.sha256));
+            }
             (args, Some(After::Fetch { dest }))
         }
         "observe" => (preparation.request(args), None),
@@ -109,6 +114,17 @@ impl Preparation<'_> {
         self.shared.blobs.file(path).or_else(|error| self.unreadable(path, &error))
     }
 
+    /// A blob as arguments name it, with the sha1 that the module returns: the host need not compute it.
+    fn blob_with_sha1(&self, blob: &BlobRef) -> Result<Value, PlanError> {
+        let sha1 = self.shared.blobs.sha1(blob);
+        let sha1 = sha1.or_else(|error| self.fail(format!("failed to read on the controller: {error}")))?;
+        Ok(Value::map(map_of([
+            ("sha256", Value::str(blob.sha256.as_str())),
+            ("size", Value::from(blob.size)),
+            ("sha1", Value::from(sha1)),
+        ])))
+    }
+
     fn unreadable<T>(&self, path: &Path, error: &std::io::Error) -> Result<T, PlanError> {
         self.fail(format!("failed to read {} on the controller: {error}", path.display()))
     }
@@ -130,7 +146,8 @@ impl Preparation<'_> {
                 if args.get("dest").is_some_and(|dest| dest.to_text().ends_with('/')) {
                     return self.fail("can not use content with a dir as dest");
                 }
-                args.insert(Value::str("_blob"), blob_value(&self.shared.blobs.bytes(text.as_bytes())));
+                let blob = self.shared.blobs.bytes(text.as_bytes());
+                args.insert(Value::str("_blob"), self.blob_with_sha1(&blob)?);
                 Ok(args)
             }
             (None, None) => self.fail("src (or content) is required"),
@@ -153,7 +170,7 @@ impl Preparation<'_> {
                     self.tree(&path, &prefix, local_follow, decrypt, &mut entries)?;
                     args.insert(Value::str("_tree"), Value::list(entries));
                 } else {
-                    args.insert(Value::str("_blob"), blob_value(&self.blob(&path, decrypt)?));
+                    args.insert(Value::str("_blob"), self.blob_with_sha1(&self.blob(&path, decrypt)?)?);
                     args.insert(Value::str("_basename"), Value::str(basename(&path)));
                     args.insert(Value::str("_source_mode"), mode_value(&metadata));
                 }
@@ -230,7 +247,8 @@ impl Preparation<'_> {
         for name in SYNTAX_ARGS {
             args.shift_remove(*name);
         }
-        args.insert(Value::str("_blob"), blob_value(&self.shared.blobs.bytes(text.as_bytes())));
+        let blob = self.shared.blobs.bytes(text.as_bytes());
+        args.insert(Value::str("_blob"), self.blob_with_sha1(&blob)?);
         args.insert(Value::str("_basename"), Value::str(basename(&path)));
         args.insert(Value::str("_source_mode"), mode_value(&metadata));
         args.insert(Value::str("_template"), Value::Bool(true));

@@ -280,6 +280,18 @@ struct Placed {
 
 /// Brings content and attributes of `dest` to what is wanted.
 fn place(system: &mut dyn System, args: &Args, source: &Source, dest: PathBuf) -> Result<Placed> {
+    place_known(system, args, source, dest, None)
+}
+
+/// The same where it may be known already whether the content is right.
+fn place_known(
+    system: &mut dyn System,
+    args: &Args,
+    source: &Source,
+    dest: PathBuf,
+    right: Option<bool>,
+) -> Result<Placed> {
+    let mut right = right;
     let mut path = dest;
     let mut stat = system.stat(&path)?;
     let mut is_link = stat.as_ref().is_some_and(|stat| stat.kind == FileKind::Link);
@@ -287,6 +299,7 @@ fn place(system: &mut dyn System, args: &Args, source: &Source, dest: PathBuf) -
         path = system.resolve(&path)?;
         stat = system.stat(&path)?;
         is_link = false;
+        right = None;
     }
     match &stat {
         Some(stat) if stat.kind == FileKind::Directory => {
@@ -303,7 +316,11 @@ fn place(system: &mut dyn System, args: &Args, source: &Source, dest: PathBuf) -
             }
         }
     }
-    if !is_link && source.is_at(system, &path, stat.as_ref())? {
+    let right = match right {
+        Some(right) => right,
+        None => source.is_at(system, &path, stat.as_ref())?,
+    };
+    if !is_link && right {
         args.file.apply_with(system, &path, true, source.mode)?;
         return Ok(Placed { path, backup: None });
     }
@@ -413,14 +430,17 @@ fn copy_tree(system: &mut dyn System, args: &Args, items: &[Item]) -> Result<Out
             place_directory(system, &args.directory_args(), &dest.join(&item.path))?;
         }
     }
-    for item in &files {
+    let (right, wanted) =
+        if files.len() > 1 { compare(system, &args, &dest, &files)? } else { (vec![], vec![]) };
+    system.prefetch(&wanted)?;
+    for (number, item) in files.iter().enumerate() {
         let What::File(source) = &item.what else { continue };
         let path = dest.join(&item.path);
         file::make_directories(system, &files::parent_of(&path), &args.directory_args())?;
         if files.len() == 1 {
             only = Some(copy_file(system, &args, source, path)?);
         } else {
-            place_and_record(system, &args, source, path)?;
+            place_and_record(system, &args, source, path, right.get(number).copied())?;
         }
     }
     for item in items {
@@ -464,6 +484,30 @@ fn record_whole_directories(system: &mut dyn System, dest: &Path, items: &[Item]
     Ok(())
 }
 
+/// Which of the files are right, and the contents of the others in the order in which they will be written.
+fn compare(
+    system: &mut dyn System,
+    args: &Args,
+    dest: &Path,
+    files: &[&Item],
+) -> Result<(Vec<bool>, Vec<BlobRef>)> {
+    let (mut right, mut wanted) = (Vec::with_capacity(files.len()), Vec::new());
+    for item in files {
+        let What::File(source) = &item.what else { continue };
+        let path = dest.join(&item.path);
+        let stat = system.stat(&path)?;
+        let is_right = source.is_at(system, &path, stat.as_ref())?;
+        if let Content::Blob(blob) = &source.content
+            && !is_right
+            && (args.force || stat.is_none())
+        {
+            wanted.push(blob.clone());
+        }
+        right.push(is_right);
+    }
+    Ok((right, wanted))
+}
+
 impl Args {
     fn shallow_copy(&self) -> Args {
         Args {
@@ -486,11 +530,17 @@ impl Args {
     }
 }
 
-fn place_and_record(system: &mut dyn System, args: &Args, source: &Source, path: PathBuf) -> Result<()> {
+fn place_and_record(
+    system: &mut dyn System,
+    args: &Args,
+    source: &Source,
+    path: PathBuf,
+    right: Option<bool>,
+) -> Result<()> {
     if !args.force && system.stat_follow(&path)?.is_some() {
         return Ok(());
     }
-    let placed = place(system, args, source, path)?;
+    let placed = place_known(system, args, source, path, right)?;
     let stat = system.stat(&placed.path)?;
     files::record(system, &placed.path, stat.as_ref(), Some(source.sha256.clone()))
 }
@@ -580,7 +630,7 @@ fn remote_directory(
         let path = top.join(&item.path);
         match &item.what {
             What::Directory { mode } => copy_remote_directory(system, &owners, &path, *mode)?,
-            What::File(source) => place_and_record(system, &args_inside, source, path)?,
+            What::File(source) => place_and_record(system, &args_inside, source, path, None)?,
             What::Link { target } => place_link(system, &owners, &path, target)?,
         }
     }

@@ -36,22 +36,40 @@ pub enum FrameError {
     Garbage(String),
 }
 
-/// A message as a frame.
+/// How much of a large body is compressed to see whether the rest is worth it, in bytes.
+const SAMPLE: usize = 8 << 10;
+
+/// A message as a frame, compressed if that makes it shorter.
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
+    let out = encode_plain(message)?;
+    let body = &out[4..];
+    if body.len() <= WORTH_COMPRESSING || !shrinks(body) {
+        return Ok(out);
+    }
+    let mut packed = Vec::with_capacity(body.len() / 2);
+    packed.extend_from_slice(&[0; 4]);
+    let mut encoder = flate2::write::DeflateEncoder::new(&mut packed, flate2::Compression::fast());
+    encoder.write_all(body)?;
+    encoder.finish()?;
+    Ok(if packed.len() < out.len() { with_length(packed, COMPRESSED) } else { out })
+}
+
+/// Whether a sample out of the middle of a large body gets shorter: archives and images do not.
+fn shrinks(body: &[u8]) -> bool {
+    if body.len() < 4 * SAMPLE {
+        return true;
+    }
+    let middle = body.len() / 2;
+    deflate(&body[middle..middle + SAMPLE]).len() < SAMPLE / 10 * 9
+}
+
+/// A message as a frame, not compressed: for links that are faster than compressing.
+pub fn encode_plain<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
     let mut out = vec![0; 4];
     rmp_serde::encode::write(&mut out, message).map_err(|error| FrameError::Garbage(error.to_string()))?;
     let length = out.len() - 4;
     if length > MAX_FRAME {
         return Err(FrameError::TooLong(length as u64));
-    }
-    if length > WORTH_COMPRESSING {
-        let mut packed = vec![0; 4];
-        let mut encoder = flate2::write::DeflateEncoder::new(&mut packed, flate2::Compression::fast());
-        encoder.write_all(&out[4..])?;
-        encoder.finish()?;
-        if packed.len() < out.len() {
-            return Ok(with_length(packed, COMPRESSED));
-        }
     }
     Ok(with_length(out, 0))
 }
@@ -113,16 +131,16 @@ fn decode<T: DeserializeOwned>(body: &[u8], compressed: bool) -> Result<T, Frame
     rmp_serde::from_slice(body).map_err(|error| FrameError::Garbage(error.to_string()))
 }
 
-/// Compresses a chunk of content.
-pub fn deflate(bytes: &[u8]) -> Vec<u8> {
+/// Compresses bytes.
+fn deflate(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
     // Writing into memory does not fail.
     let _ = encoder.write_all(bytes);
     encoder.finish().unwrap_or_default()
 }
 
-/// The bytes of a compressed chunk, if they are no more than `limit`.
-pub fn inflate(deflated: &[u8], limit: usize) -> Result<Vec<u8>, FrameError> {
+/// The bytes of a compressed body, if they are no more than `limit`.
+fn inflate(deflated: &[u8], limit: usize) -> Result<Vec<u8>, FrameError> {
     let mut out = Vec::new();
     let mut decoder = flate2::read::DeflateDecoder::new(deflated).take(limit as u64 + 1);
     decoder.read_to_end(&mut out).map_err(|error| FrameError::Garbage(error.to_string()))?;
@@ -271,7 +289,7 @@ pub(super) mod bytes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Batch, Call, Mode, ToController, ToRunner};
+    use super::super::{Batch, Call, Mode, Piece, ToController, ToRunner};
     use super::*;
     use crate::value::{Value, map_of};
 
@@ -284,7 +302,8 @@ mod tests {
     #[test]
     fn messages_come_back_however_they_are_cut() {
         let messages = [batch(3), batch(100_000), ToRunner::Cancel];
-        let blob = ToRunner::Blob { sha256: "a".into(), deflated: vec![200; 900], last: true };
+        let piece = Piece { sha256: "a".into(), bytes: vec![200; 900], last: true };
+        let blob = ToRunner::Content(vec![piece]);
         let mut stream = Vec::new();
         for message in messages.iter().chain([&blob]) {
             write(&mut stream, message).expect("memory");

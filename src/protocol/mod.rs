@@ -17,7 +17,7 @@ pub const VERSION: u32 = 1;
 /// Largest frame body in bytes. Large content travels in chunks.
 pub const MAX_FRAME: usize = 64 << 20;
 
-/// Largest chunk of content in bytes, before compression.
+/// Largest chunk of content in bytes, before compression. Small contents share one.
 pub const CHUNK: usize = 256 << 10;
 
 /// From the controller to the runner.
@@ -36,16 +36,8 @@ pub enum ToRunner {
     },
     /// Tasks to do in order.
     Batch(Batch),
-    /// A chunk of content that the runner asked for.
-    Blob {
-        /// Which content.
-        sha256: String,
-        /// The next bytes, compressed with deflate.
-        #[serde(with = "frame::bytes")]
-        deflated: Vec<u8>,
-        /// There is no more.
-        last: bool,
-    },
+    /// Content that the runner asked for: pieces of several small ones, or one piece of a large one.
+    Content(Vec<Piece>),
     /// Content can't be had (the file vanished on the controller).
     BlobLost {
         /// Which content.
@@ -55,6 +47,18 @@ pub enum ToRunner {
     },
     /// Finish the task at hand and drop the rest of the current batch.
     Cancel,
+}
+
+/// A piece of content on its way to a host. Pieces of one content come in order, and nothing between them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Piece {
+    /// Which content.
+    pub sha256: String,
+    /// The next bytes.
+    #[serde(with = "frame::bytes")]
+    pub bytes: Vec<u8>,
+    /// There is no more.
+    pub last: bool,
 }
 
 /// How a batch is run.
@@ -146,8 +150,11 @@ pub enum ToController {
         /// Batch.
         batch: u64,
     },
-    /// Content is needed.
-    NeedBlob(BlobRef),
+    /// Content is needed, in this order.
+    NeedBlobs(Vec<BlobRef>),
+    /// What was asked for and has not been sent yet is no longer needed: each is to be answered with
+    /// [`ToRunner::BlobLost`].
+    Enough,
     /// A chunk of a file on its way to the controller (`fetch`).
     File {
         /// Batch.
@@ -156,9 +163,9 @@ pub enum ToController {
         task: u32,
         /// Name under which the module sends it.
         name: String,
-        /// The next bytes, compressed with deflate.
+        /// The next bytes, no more than [`CHUNK`].
         #[serde(with = "frame::bytes")]
-        deflated: Vec<u8>,
+        bytes: Vec<u8>,
         /// There is no more.
         last: bool,
     },

@@ -1,11 +1,11 @@
 //! Content from the controller, and files to it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use crate::protocol::{CHUNK, ToController, frame};
+use crate::protocol::{CHUNK, Piece, ToController};
 use crate::system::BlobRef;
 use crate::system::local::Depot;
 
@@ -20,14 +20,7 @@ const KEPT_IN_ALL: usize = 16 << 20;
 /// A piece of content that came.
 pub(super) enum Chunk {
     /// The next bytes.
-    Part {
-        /// Of which content.
-        sha256: String,
-        /// Compressed.
-        deflated: Vec<u8>,
-        /// There is no more.
-        last: bool,
-    },
+    Part(Piece),
     /// It can't be had.
     Lost {
         /// Which content.
@@ -41,65 +34,122 @@ pub(super) enum Chunk {
 pub(super) struct Wire {
     shared: Arc<Shared>,
     chunks: Receiver<Chunk>,
-    kept: VecDeque<(String, Vec<u8>)>,
+    kept: HashMap<String, Vec<u8>>,
+    /// The digests of what is kept, the oldest first.
+    order: VecDeque<String>,
+    kept_size: usize,
+    /// What was asked for and has not come whole.
+    asked: VecDeque<BlobRef>,
 }
 
 impl Wire {
     pub(super) fn new(shared: Arc<Shared>, chunks: Receiver<Chunk>) -> Wire {
-        Wire { shared, chunks, kept: VecDeque::new() }
+        Wire {
+            shared,
+            chunks,
+            kept: HashMap::new(),
+            order: VecDeque::new(),
+            kept_size: 0,
+            asked: VecDeque::new(),
+        }
     }
 
     fn keep(&mut self, sha256: String, bytes: Vec<u8>) {
-        self.kept.push_back((sha256, bytes));
-        let mut size: usize = self.kept.iter().map(|(_, bytes)| bytes.len()).sum();
-        while size > KEPT_IN_ALL
-            && let Some((_, oldest)) = self.kept.pop_front()
+        self.kept_size += bytes.len();
+        self.order.push_back(sha256.clone());
+        self.kept.insert(sha256, bytes);
+        while self.kept_size > KEPT_IN_ALL
+            && let Some(oldest) = self.order.pop_front()
         {
-            size -= oldest.len();
+            self.kept_size -= self.kept.remove(&oldest).map_or(0, |bytes| bytes.len());
         }
     }
 }
 
-impl Depot for Wire {
-    fn fetch(&mut self, blob: &BlobRef, sink: &mut dyn Write) -> io::Result<()> {
-        if let Some((_, bytes)) = self.kept.iter().find(|(sha256, _)| *sha256 == blob.sha256) {
-            return sink.write_all(bytes);
-        }
-        self.shared.send(&ToController::NeedBlob(blob.clone())).map_err(io::Error::other)?;
+impl Wire {
+    fn ask(&mut self, blobs: Vec<BlobRef>) -> io::Result<()> {
+        self.asked.extend(blobs.iter().cloned());
+        self.shared.send(&ToController::NeedBlobs(blobs)).map_err(io::Error::other)
+    }
+
+    /// Takes in the content that comes next. The inner error is about this content alone.
+    fn receive(&mut self, blob: &BlobRef, sink: Option<&mut dyn Write>) -> io::Result<io::Result<()>> {
         let mut copy = (blob.size <= KEPT).then(Vec::new);
+        let mut sink = sink;
         let mut failed = None;
         loop {
             let chunk = self.chunks.recv().map_err(|_| io::Error::other("the controller is gone"))?;
             match chunk {
                 Chunk::Lost { sha256, reason } if sha256 == blob.sha256 => {
-                    return Err(io::Error::other(reason));
+                    return Ok(Err(io::Error::other(reason)));
                 }
-                Chunk::Part { sha256, deflated, last } if sha256 == blob.sha256 => {
-                    if failed.is_none() {
-                        let taken = frame::inflate(&deflated, CHUNK).map_err(io::Error::other);
-                        let taken = taken.and_then(|bytes| {
-                            if let Some(copy) = &mut copy {
-                                copy.extend_from_slice(&bytes);
-                            }
-                            sink.write_all(&bytes)
-                        });
+                Chunk::Part(Piece { sha256, bytes, last }) if sha256 == blob.sha256 => {
+                    if let Some(copy) = &mut copy {
+                        copy.extend_from_slice(&bytes);
+                    }
+                    if failed.is_none()
+                        && let Some(sink) = &mut sink
+                    {
                         // The rest is on its way all the same and must not be taken for something else.
-                        failed = taken.err();
+                        failed = sink.write_all(&bytes).err();
                     }
                     if last {
                         break;
                     }
                 }
-                Chunk::Part { .. } | Chunk::Lost { .. } => {}
+                Chunk::Part(_) | Chunk::Lost { .. } => {
+                    return Err(io::Error::other("the controller sent what was not asked for"));
+                }
             }
-        }
-        if let Some(error) = failed {
-            return Err(error);
         }
         if let Some(copy) = copy {
             self.keep(blob.sha256.clone(), copy);
         }
-        Ok(())
+        Ok(failed.map_or(Ok(()), Err))
+    }
+}
+
+impl Depot for Wire {
+    fn prefetch(&mut self, blobs: &[BlobRef]) -> io::Result<()> {
+        let mut wanted: Vec<BlobRef> = Vec::new();
+        let mut seen: HashSet<&str> = HashSet::new();
+        for blob in blobs {
+            // What is too large to be kept is sent as often as it is used.
+            let once =
+                blob.size > KEPT || (!self.kept.contains_key(&blob.sha256) && seen.insert(&blob.sha256));
+            if once && !self.asked.contains(blob) {
+                wanted.push(blob.clone());
+            }
+        }
+        if wanted.is_empty() { Ok(()) } else { self.ask(wanted) }
+    }
+
+    fn fetch(&mut self, blob: &BlobRef, sink: &mut dyn Write) -> io::Result<()> {
+        if let Some(bytes) = self.kept.get(&blob.sha256) {
+            return sink.write_all(bytes);
+        }
+        if !self.asked.contains(blob) {
+            self.ask(vec![blob.clone()])?;
+        }
+        // What was asked for earlier comes first.
+        while let Some(next) = self.asked.pop_front() {
+            if next == *blob {
+                return self.receive(&next, Some(sink))?;
+            }
+            let _ = self.receive(&next, None)?;
+        }
+        Err(io::Error::other("it was not asked for"))
+    }
+
+    fn settle(&mut self) {
+        if self.asked.is_empty() || self.shared.send(&ToController::Enough).is_err() {
+            return;
+        }
+        while let Some(next) = self.asked.pop_front() {
+            if self.receive(&next, None).is_err() {
+                return;
+            }
+        }
     }
 
     fn send(&mut self, name: &str, content: &mut dyn Read) -> io::Result<()> {
@@ -108,8 +158,7 @@ impl Depot for Wire {
             let mut bytes = Vec::with_capacity(CHUNK);
             content.take(CHUNK as u64).read_to_end(&mut bytes)?;
             let last = bytes.len() < CHUNK;
-            let message =
-                ToController::File { batch, task, name: name.into(), deflated: frame::deflate(&bytes), last };
+            let message = ToController::File { batch, task, name: name.into(), bytes, last };
             self.shared.send(&message).map_err(io::Error::other)?;
             if last {
                 return Ok(());

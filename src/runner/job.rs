@@ -167,5 +167,6 @@ pub(super) fn main() -> ExitCode {
     status.insert("finished".into(), Value::Int(1));
     status.insert("ansible_job_id".into(), job.into());
     local.clear_scratch();
+    let _ = local.sync();
     if save(&path, &Value::map(status)).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -204,8 +204,8 @@ fn read(mut input: Box<dyn Read + Send>, shared: &Shared, work: Sender<Work>, ch
                 let epoch = shared.epoch.load(Ordering::SeqCst);
                 work.send(Work::Batch { batch, epoch }).is_ok()
             }
-            Ok(Some(ToRunner::Blob { sha256, deflated, last })) => {
-                chunks.send(Chunk::Part { sha256, deflated, last }).is_ok()
+            Ok(Some(ToRunner::Content(pieces))) => {
+                pieces.into_iter().all(|piece| chunks.send(Chunk::Part(piece)).is_ok())
             }
             Ok(Some(ToRunner::BlobLost { sha256, reason })) => {
                 chunks.send(Chunk::Lost { sha256, reason }).is_ok()
@@ -382,7 +382,7 @@ impl Session {
                 break;
             }
         }
-        Ok(())
+        self.local.sync().map_err(|error| error.to_string())
     }
 
     /// Waits for the lock, and says so; `None` if the run was canceled meanwhile.
@@ -425,6 +425,7 @@ impl Session {
             }
             _ => task::run(call, kind, &mut self.local, &mut self.carried),
         };
+        self.local.settle();
         let over = {
             let mut now = self.shared.now();
             now.started = None;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 
 use super::*;
-use crate::protocol::CHUNK;
+use crate::protocol::{CHUNK, Piece};
 use crate::system::digest::of_bytes;
 use crate::system::{Algorithm, BlobRef};
 use crate::value::{Value, map_of};
@@ -62,7 +62,7 @@ impl Rig {
                     assert_eq!(batch, 1);
                     return reports;
                 }
-                ToController::NeedBlob(blob) => self.answer(&blob),
+                ToController::NeedBlobs(blobs) => blobs.iter().for_each(|blob| self.answer(blob)),
                 other => self.others.push(other),
             }
         }
@@ -79,7 +79,8 @@ impl Rig {
         loop {
             let (chunk, tail) = rest.split_at(rest.len().min(CHUNK));
             let last = tail.is_empty();
-            self.say(&ToRunner::Blob { sha256: blob.sha256.clone(), deflated: frame::deflate(chunk), last });
+            let piece = Piece { sha256: blob.sha256.clone(), bytes: chunk.to_vec(), last };
+            self.say(&ToRunner::Content(vec![piece]));
             if last {
                 return;
             }

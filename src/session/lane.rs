@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::Read;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::protocol::frame::{self, Decoder, FrameError};
-use crate::protocol::{Batch, CHUNK, ToController, ToRunner, VERSION};
+use crate::protocol::{Batch, CHUNK, Piece, ToController, ToRunner, VERSION};
 use crate::system::BlobRef;
 use crate::transport::rt::{self, AsyncReadExt, AsyncWriteExt, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use crate::transport::{Become, Connection, ExitStatus, Pipe, TransportError, open_as};
@@ -26,8 +27,15 @@ const KEPT: usize = 8 << 10;
 /// How many pieces of files may be on their way to whoever writes them.
 const CREDITS: usize = 16;
 
-/// How many requests for content may be open. A runner has one.
+/// How many requests for content may be open. A runner has one, and perhaps one that it has called off.
 const REQUESTS: usize = 4;
+
+/// Most contents in one request.
+const MAX_REQUEST: usize = 1_000_000;
+
+/// How much of a content is compressed in any case, in bytes. Of the rest each piece is, unless the host
+/// takes them faster than they can be compressed.
+const ALWAYS_COMPRESSED: u64 = 4 << 20;
 
 /// What a lane is told.
 pub(super) enum Order {
@@ -248,11 +256,12 @@ impl Lane {
     ) -> Result<(), SessionError> {
         let credits = Arc::new(Semaphore::new(CREDITS));
         let (requests, queue) = mpsc::channel(REQUESTS);
+        let mut requests = Requests { queue: requests, made: 0, enough: Arc::default() };
         let _pump = Ending(rt::spawn(pump(queue, runner.bulk.clone())));
         let mut block = vec![0; 64 << 10];
         loop {
             while let Some(message) = runner.decoder.next::<ToController>().map_err(garbled)? {
-                self.hear(message, state, &requests, &credits).await?;
+                self.hear(message, state, &mut requests, &credits).await?;
             }
             if state.outstanding.is_empty() {
                 state.permit = None;
@@ -277,7 +286,7 @@ impl Lane {
                     }
                     None if state.outstanding.is_empty() => return runner.goodbye().await,
                     // The last orders are still being carried out.
-                    None => return self.finish(state, runner, &requests, &credits).await,
+                    None => return self.finish(state, runner, &mut requests, &credits).await,
                 },
             }
         }
@@ -288,7 +297,7 @@ impl Lane {
         &self,
         state: &mut State,
         runner: &mut Running,
-        requests: &mpsc::Sender<Request>,
+        requests: &mut Requests,
         credits: &Arc<Semaphore>,
     ) -> Result<(), SessionError> {
         while !state.outstanding.is_empty() {
@@ -313,7 +322,7 @@ impl Lane {
         &self,
         message: ToController,
         state: &mut State,
-        requests: &mpsc::Sender<Request>,
+        requests: &mut Requests,
         credits: &Arc<Semaphore>,
     ) -> Result<(), SessionError> {
         let host = self.host;
@@ -340,15 +349,21 @@ impl Lane {
                 };
                 self.inner.emit(SessionEvent::BatchEnded { host, batch });
             }
-            ToController::NeedBlob(blob) => {
+            ToController::NeedBlobs(blobs) => {
                 let front = state.outstanding.front().ok_or_else(|| must_not("a request out of turn"))?;
+                if blobs.len() > MAX_REQUEST {
+                    return Err(must_not("a request for more than there can be"));
+                }
                 requests
-                    .try_send((blob, Arc::clone(&front.blobs)))
-                    .map_err(|_| must_not("more requests than a runner has"))?;
+                    .make(blobs, &front.blobs)
+                    .map_err(|()| must_not("more requests than a runner has"))?;
             }
-            ToController::File { batch, task, name, deflated, last } => {
+            ToController::Enough => requests.enough.store(requests.made, Ordering::Relaxed),
+            ToController::File { batch, task, name, bytes, last } => {
                 current(state, batch, task).ok_or_else(|| must_not("a file out of turn"))?;
-                let bytes = frame::inflate(&deflated, CHUNK).map_err(garbled)?;
+                if bytes.len() > CHUNK {
+                    return Err(must_not("a piece of a file that is too large"));
+                }
                 let permit = Arc::clone(credits).acquire_owned().await.map_err(|_| SessionError::Cut)?;
                 let credit = Credit(permit);
                 self.inner.emit(SessionEvent::File { host, batch, task, name, bytes, last, credit });
@@ -542,38 +557,118 @@ async fn listen(mut stderr: Reader, kept: Arc<Mutex<Vec<u8>>>) {
     }
 }
 
-/// Content that was asked for, and who has it.
-type Request = (BlobRef, Arc<dyn Blobs>);
+/// Contents that were asked for together, and who has them.
+struct Request {
+    blobs: Vec<BlobRef>,
+    source: Arc<dyn Blobs>,
+    number: u64,
+    /// Requests up to this number are called off.
+    enough: Arc<AtomicU64>,
+}
 
-/// Sends content, one after the other.
+impl Request {
+    fn called_off(&self) -> bool {
+        self.enough.load(Ordering::Relaxed) >= self.number
+    }
+}
+
+/// The way of a runner's requests to whoever answers them.
+struct Requests {
+    queue: mpsc::Sender<Request>,
+    made: u64,
+    enough: Arc<AtomicU64>,
+}
+
+impl Requests {
+    fn make(&mut self, blobs: Vec<BlobRef>, source: &Arc<dyn Blobs>) -> Result<(), ()> {
+        self.made += 1;
+        let source = Arc::clone(source);
+        let request = Request { blobs, source, number: self.made, enough: Arc::clone(&self.enough) };
+        self.queue.try_send(request).map_err(drop)
+    }
+}
+
+/// Sends content, one request after the other.
 async fn pump(mut requests: mpsc::Receiver<Request>, bulk: mpsc::WeakSender<Vec<u8>>) {
-    while let Some((blob, blobs)) = requests.recv().await {
+    while let Some(request) = requests.recv().await {
         let Some(bulk) = bulk.upgrade() else { return };
         // Reading files and compressing are no work for the threads that serve all hosts.
-        let _ = rt::spawn_blocking(move || send_blob(&blob, &*blobs, &bulk)).await;
+        let _ =
+            rt::spawn_blocking(move || Sending { bulk, pieces: Vec::new(), size: 0 }.answer(&request)).await;
     }
 }
 
-fn send_blob(blob: &BlobRef, blobs: &dyn Blobs, bulk: &mpsc::Sender<Vec<u8>>) {
-    if let Err(error) = try_send_blob(blob, blobs, bulk) {
-        let lost = ToRunner::BlobLost { sha256: blob.sha256.clone(), reason: error.to_string() };
-        if let Ok(frame) = frame::encode(&lost) {
-            let _ = bulk.blocking_send(frame);
+/// Content on its way to one host.
+struct Sending {
+    bulk: mpsc::Sender<Vec<u8>>,
+    /// Small contents that travel together.
+    pieces: Vec<Piece>,
+    size: usize,
+}
+
+/// The host does not listen any more; reading will tell why.
+struct Gone;
+
+impl Sending {
+    fn answer(mut self, request: &Request) {
+        for blob in &request.blobs {
+            let outcome = if request.called_off() {
+                self.lost(blob, "it is no longer needed".into())
+            } else {
+                match self.content(blob, request) {
+                    Ok(outcome) => outcome,
+                    Err(error) => self.lost(blob, error.to_string()),
+                }
+            };
+            if outcome.is_err() {
+                return;
+            }
+        }
+        let _ = self.flush(true);
+    }
+
+    /// Sends one content; the outer error is that of reading it.
+    fn content(&mut self, blob: &BlobRef, request: &Request) -> std::io::Result<Result<(), Gone>> {
+        let mut reader = request.source.open(&blob.sha256)?;
+        let mut sent = 0;
+        loop {
+            let room = CHUNK - self.size;
+            let mut bytes = Vec::with_capacity(room.min(usize::try_from(blob.size).unwrap_or(room)));
+            Read::by_ref(&mut reader).take(room as u64).read_to_end(&mut bytes)?;
+            // Also at the end of a file that fills its piece: an empty one follows.
+            let last = bytes.len() < room;
+            sent += bytes.len() as u64;
+            self.size += bytes.len();
+            self.pieces.push(Piece { sha256: blob.sha256.clone(), bytes, last });
+            if self.size >= CHUNK && self.flush(sent <= ALWAYS_COMPRESSED).is_err() {
+                return Ok(Err(Gone));
+            }
+            if last {
+                return Ok(Ok(()));
+            }
+            if request.called_off() {
+                return Ok(self.lost(blob, "it is no longer needed".into()));
+            }
         }
     }
-}
 
-fn try_send_blob(blob: &BlobRef, blobs: &dyn Blobs, bulk: &mpsc::Sender<Vec<u8>>) -> std::io::Result<()> {
-    let mut reader = blobs.open(&blob.sha256)?;
-    loop {
-        let mut bytes = Vec::with_capacity(CHUNK);
-        Read::by_ref(&mut reader).take(CHUNK as u64).read_to_end(&mut bytes)?;
-        let last = bytes.len() < CHUNK;
-        let deflated = frame::deflate(&bytes);
-        let frame = frame::encode(&ToRunner::Blob { sha256: blob.sha256.clone(), deflated, last })
-            .map_err(std::io::Error::other)?;
-        if bulk.blocking_send(frame).is_err() || last {
+    fn flush(&mut self, compress: bool) -> Result<(), Gone> {
+        self.size = 0;
+        if self.pieces.is_empty() {
             return Ok(());
         }
+        let content = ToRunner::Content(std::mem::take(&mut self.pieces));
+        // What was sent before is still waiting: the link is what takes the time.
+        let compress = compress || self.bulk.capacity() < self.bulk.max_capacity();
+        let frame = if compress { frame::encode(&content) } else { frame::encode_plain(&content) };
+        // Pieces are far smaller than the largest frame.
+        frame.map_err(|_| Gone).and_then(|frame| self.bulk.blocking_send(frame).map_err(|_| Gone))
+    }
+
+    fn lost(&mut self, blob: &BlobRef, reason: String) -> Result<(), Gone> {
+        self.flush(true)?;
+        let lost = ToRunner::BlobLost { sha256: blob.sha256.clone(), reason };
+        let frame = frame::encode(&lost).map_err(|_| Gone)?;
+        self.bulk.blocking_send(frame).map_err(|_| Gone)
     }
 }

@@ -73,6 +73,7 @@ impl<S: System> Journal<S> {
         if let Some(store) = &mut self.store {
             store.keep(&mut self.inner, path, !focus.same_content)?;
         }
+        let known = digest.clone();
         change::watched(
             self,
             path,
@@ -82,7 +83,7 @@ impl<S: System> Journal<S> {
             |journal| operation(&mut journal.inner),
         )?;
         match &mut self.store {
-            Some(store) => store.made(&mut self.inner, path),
+            Some(store) => store.made(&mut self.inner, path, known),
             None => Ok(()),
         }
     }

@@ -1,6 +1,6 @@
 //! This machine, through system calls: the one place where files are changed and programs started.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags};
@@ -21,6 +23,12 @@ use super::{
 
 /// The machine's way to the controller: content comes and files go.
 pub trait Depot: Send {
+    /// Asks for contents that will be fetched in this order.
+    fn prefetch(&mut self, _blobs: &[BlobRef]) -> io::Result<()> {
+        Ok(())
+    }
+    /// Calls off what was asked for and not fetched.
+    fn settle(&mut self) {}
     /// Writes the content into `sink`. The digest is checked by the caller.
     fn fetch(&mut self, blob: &BlobRef, sink: &mut dyn Write) -> io::Result<()>;
     /// Sends a file's content under a name.
@@ -50,6 +58,7 @@ pub struct Local {
     getent: HashMap<(&'static str, String), Option<String>>,
     scratch: Option<PathBuf>,
     selinux: bool,
+    unsynced: Unsynced,
 }
 
 impl Local {
@@ -69,6 +78,7 @@ impl Local {
             },
             getent: HashMap::new(),
             scratch: None,
+            unsynced: Unsynced::default(),
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         };
         let uid = local.who.uid;
@@ -88,6 +98,19 @@ impl Local {
     /// The home directory of the user that this runs as.
     pub fn home(&self) -> PathBuf {
         self.who.home.clone()
+    }
+
+    /// Calls off content that was asked for and that no task wants any more.
+    pub fn settle(&mut self) {
+        self.depot.settle();
+    }
+
+    /// Sees to it that what was written is on the disk.
+    ///
+    /// # Errors
+    /// The disk did not take it.
+    pub fn sync(&mut self) -> Result<()> {
+        std::mem::take(&mut self.unsynced).sync()
     }
 
     /// Removes the scratch directory, if there is one.
@@ -225,6 +248,8 @@ impl Local {
 
 impl Drop for Local {
     fn drop(&mut self) {
+        // Who wants to know of a failure asks before.
+        let _ = self.sync();
         self.clear_scratch();
     }
 }
@@ -236,6 +261,23 @@ struct Old {
     mode: u32,
     extended: Vec<(OsString, Vec<u8>)>,
 }
+
+/// After how much of a large file the kernel is told to begin writing, in bytes: the sync at its end then has
+/// little left to wait for.
+const WRITEBACK: u64 = 8 << 20;
+
+/// Begins to write the next [`WRITEBACK`] bytes from `offset` to the disk; does not wait.
+#[cfg(target_pointer_width = "64")]
+#[expect(unsafe_code, reason = "there is no other way to this system call")]
+fn write_back(file: &File, offset: u64) {
+    const BEGIN: u32 = 2;
+    // SAFETY: it takes numbers only, and an open descriptor. Where the kernel has no such call nothing happens.
+    unsafe { libc::syscall(libc::SYS_sync_file_range, file.as_raw_fd(), offset, WRITEBACK, BEGIN) };
+}
+
+/// Where the call takes its numbers in pieces, it is left out.
+#[cfg(not(target_pointer_width = "64"))]
+fn write_back(_file: &File, _offset: u64) {}
 
 /// A file that is being filled with content whose digest is known.
 struct Checked<'a> {
@@ -253,7 +295,11 @@ impl Write for Checked<'_> {
             return Err(kind.into());
         }
         self.hasher.update(bytes);
+        let before = self.size / WRITEBACK;
         self.size += bytes.len() as u64;
+        if self.size / WRITEBACK > before {
+            write_back(self.file, before * WRITEBACK);
+        }
         Ok(bytes.len())
     }
 
@@ -401,6 +447,10 @@ impl System for Local {
         }
     }
 
+    fn prefetch(&mut self, blobs: &[BlobRef]) -> Result<()> {
+        self.depot.prefetch(blobs).map_err(|error| SystemError::Other(error.to_string()))
+    }
+
     fn send(&mut self, path: &Path, name: &str) -> Result<()> {
         let mut file = open_read(path)?;
         self.depot.send(name, &mut file).map_err(io_error("send", path))
@@ -454,7 +504,11 @@ impl System for Local {
 
     fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
         rustix::fs::rename(from, to).map_err(|error| io_error("rename", from)(error.into()))?;
-        sync_parent(to);
+        if let Ok((parent, _)) = split(to, "rename")
+            && let Ok(directory) = open_dir(&parent, to, "rename")
+        {
+            self.unsynced.directory(parent, directory);
+        }
         Ok(())
     }
 
@@ -515,12 +569,15 @@ impl System for Local {
     }
 
     fn change(&mut self, command: &Command, _intent: Intent) -> Result<Done> {
+        // It may be what cuts the power.
+        self.sync()?;
         let output = self.run(command);
         self.getent.clear();
         output.map(Done::Made)
     }
 
     fn perform(&mut self, _intent: Intent, act: &mut dyn FnMut() -> Result<()>) -> Result<bool> {
+        self.sync()?;
         let outcome = act();
         self.getent.clear();
         outcome.map(|()| true)
@@ -560,18 +617,21 @@ impl System for Local {
 }
 
 impl Local {
-    /// Writes beside the file and renames over it.
+    /// Writes beside the file and renames over it. What replaces something is on the disk before it takes
+    /// its place; what is new gets there together with other new files, which takes a fraction of the time,
+    /// before the batch ends or a command is run.
     fn replace(&mut self, path: &Path, content: &Content, attributes: &Attributes) -> Result<()> {
         let (parent, name) = split(path, "write")?;
         let directory = open_dir(&parent, path, "write")?;
         let old = old_of(path)?;
+        let fresh = present(fs::symlink_metadata(path), path)?.is_none();
         let temporary = temporary_name(&name);
         let fail = |error: rustix::io::Errno| io_error("write", path)(error.into());
         let (mut file, nameless) = open_temporary(&directory, &temporary).map_err(fail)?;
         let outcome = self
             .pour(content, &mut file, path)
             .and_then(|()| self.dress(&file, path, attributes, old.as_ref()))
-            .and_then(|()| file.sync_all().map_err(io_error("write", path)))
+            .and_then(|()| if fresh { Ok(()) } else { file.sync_all().map_err(io_error("write", path)) })
             .and_then(|()| {
                 if nameless {
                     let own = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -584,12 +644,69 @@ impl Local {
             let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
             return Err(error);
         }
-        let _ = rustix::fs::fsync(&directory);
+        if fresh {
+            self.unsynced.file(path, file);
+        }
+        self.unsynced.directory(parent, directory);
+        if self.unsynced.is_full() {
+            self.sync()?;
+        }
         if attributes.flags.is_some() {
             set_flags(path, attributes)?;
         }
         self.relabel(path, attributes, old.is_some());
         Ok(())
+    }
+}
+
+/// How many files may wait to be synced: each holds a descriptor.
+const MAX_UNSYNCED: usize = 256;
+
+/// How many files are synced at once: a journal takes many for hardly more than the price of one.
+const SYNCING: usize = 16;
+
+/// What was written and is perhaps not on the disk yet.
+#[derive(Default)]
+struct Unsynced {
+    files: Vec<(PathBuf, File)>,
+    directories: BTreeMap<PathBuf, OwnedFd>,
+}
+
+impl Unsynced {
+    fn file(&mut self, path: &Path, file: File) {
+        self.files.push((path.to_path_buf(), file));
+    }
+
+    fn directory(&mut self, path: PathBuf, directory: OwnedFd) {
+        self.directories.insert(path, directory);
+    }
+
+    fn is_full(&self) -> bool {
+        self.files.len() + self.directories.len() >= MAX_UNSYNCED
+    }
+
+    fn sync(self) -> Result<()> {
+        let failure = Mutex::new(None);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some((path, file)) = self.files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(error) = file.sync_all() {
+                    let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                    failure.get_or_insert_with(|| io_error("write", path)(error));
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..self.files.len().min(SYNCING) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        for directory in self.directories.values() {
+            // Not every file system knows how.
+            let _ = rustix::fs::fsync(directory);
+        }
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 }
 
@@ -707,14 +824,6 @@ fn open_dir(directory: &Path, path: &Path, action: &'static str) -> Result<Owned
             rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         })
         .map_err(|error| io_error(action, path)(error.into()))
-}
-
-fn sync_parent(path: &Path) {
-    if let Ok((parent, _)) = split(path, "write")
-        && let Ok(directory) = open_dir(&parent, path, "write")
-    {
-        let _ = rustix::fs::fsync(&directory);
-    }
 }
 
 /// What a file that is about to be replaced hands on; `None` unless it is a regular file.

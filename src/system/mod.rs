@@ -72,6 +72,9 @@ macro_rules! forward_reads {
         fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>> {
             self.inner.blob(blob)
         }
+        fn prefetch(&mut self, blobs: &[BlobRef]) -> Result<()> {
+            self.inner.prefetch(blobs)
+        }
         fn send(&mut self, path: &Path, name: &str) -> Result<()> {
             self.inner.send(path, name)
         }
@@ -560,6 +563,11 @@ pub trait System {
     }
     /// The content that the controller holds, whole. Not for content that may be large.
     fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>>;
+    /// Says which contents are going to be written, in this order, so that they come without being asked
+    /// for one by one. Where nothing is written nothing comes.
+    fn prefetch(&mut self, _blobs: &[BlobRef]) -> Result<()> {
+        Ok(())
+    }
     /// Sends a file's content to the controller in chunks, under `name` (`fetch`).
     fn send(&mut self, path: &Path, name: &str) -> Result<()>;
 
@@ -682,6 +690,9 @@ impl<S: System + ?Sized> System for &mut S {
     }
     fn blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>> {
         (**self).blob(blob)
+    }
+    fn prefetch(&mut self, blobs: &[BlobRef]) -> Result<()> {
+        (**self).prefetch(blobs)
     }
     fn send(&mut self, path: &Path, name: &str) -> Result<()> {
         (**self).send(path, name)

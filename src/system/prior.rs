@@ -168,9 +168,14 @@ impl Store {
             .map_err(|source| self.failed(source))
     }
 
-    /// Notes that the change was made.
-    pub(super) fn made(&mut self, system: &mut dyn System, path: &Path) -> Result<()> {
-        let state = change::state(system, path)?;
+    /// Notes that the change was made. `sha256` is the content's digest where it is known without reading it.
+    pub(super) fn made(
+        &mut self,
+        system: &mut dyn System,
+        path: &Path,
+        sha256: Option<String>,
+    ) -> Result<()> {
+        let state = change::look(system, path, &Focus { sha256, ..Focus::default() })?.into_state();
         self.append(&Prior::Made { state }).map_err(|source| self.failed(source))
     }
 

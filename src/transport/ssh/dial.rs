@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -13,6 +15,53 @@ use super::super::error::Cause;
 
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
+
+/// How many reads are acknowledged at once: those of a login and the start of a command.
+const PROMPT_READS: u32 = 64;
+
+/// A connection that acknowledges at once what comes while we are being let in. Until a command runs, sshd
+/// leaves Nagle's algorithm on: it holds back each small packet until the one before it is acknowledged, and
+/// an acknowledgement that waits for something to travel with costs 40 ms.
+pub(super) struct Prompt {
+    stream: TcpStream,
+    left: u32,
+}
+
+impl Prompt {
+    pub(super) fn new(stream: TcpStream) -> Prompt {
+        Prompt { stream, left: PROMPT_READS }
+    }
+}
+
+impl AsyncRead for Prompt {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if self.left > 0 && outcome.is_ready() {
+            self.left -= 1;
+            // The kernel forgets it by and by, so it is said each time; where it can't be said it is only slower.
+            let _ = rustix::net::sockopt::set_tcp_quickack(&self.stream, true);
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Prompt {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
 
 pub(super) async fn dial_tcp(
     resolved: &Resolved,

@@ -28,7 +28,7 @@ use super::{
 };
 use algorithms::preferred;
 use channel::{Session, SshConnection};
-use dial::{Stream, dial_tcp};
+use dial::{Prompt, Stream, dial_tcp};
 use handler::{Failure, Handler, HostCheck, Report, Unknown};
 use login::Login;
 
@@ -397,7 +397,7 @@ impl Inner {
         match &resolved.proxy {
             Proxy::Direct => {
                 let stream = dial_tcp(resolved, limit, &self.resolving).await?;
-                Ok(Dialled { stream: Box::new(stream), via: None, passing: None })
+                Ok(Dialled { stream: Box::new(Prompt::new(stream)), via: None, passing: None })
             }
             Proxy::Command(command) => {
                 check_name("host", &resolved.host_name)?;
