@@ -170,9 +170,15 @@ impl Gathered {
                     sealed,
                 },
                 Some(mut earlier) => {
-                    if earlier.task != owner {
-                        earlier.also.retain(|task| *task != earlier.task);
-                        earlier.also.push(earlier.task.clone());
+                    // A handler that restarts a service does not own it where a task does.
+                    let (owner, other) = if owner.handler && !earlier.task.handler {
+                        (earlier.task.clone(), owner.clone())
+                    } else {
+                        (owner.clone(), earlier.task.clone())
+                    };
+                    if other != owner {
+                        earlier.also.retain(|task| *task != other);
+                        earlier.also.push(other);
                     }
                     Want {
                         state: resource::merge(kind, &earlier.state, state),
@@ -182,7 +188,7 @@ impl Gathered {
                             (Some((first, _)), Some((_, last))) => Some((first, last)),
                             (first, last) => first.or(last),
                         },
-                        task: owner.clone(),
+                        task: owner,
                         also: earlier.also,
                         playbook: self.playbook.clone(),
                         play: self.play.clone(),

@@ -23,7 +23,10 @@ pub fn group(findings: &[Judgement]) -> Vec<Group<'_>> {
     for one in findings {
         let finding = &one.finding;
         let parties = resources.entry((&finding.kind, &finding.id)).or_default();
-        parties.entry((finding.verdict, &finding.fingerprint)).or_default().push(one);
+        // Where the playbook has moved on, what each host has is not the point.
+        let moved_on = matches!(finding.verdict, Verdict::Pending | Verdict::NeverApplied | Verdict::Orphan);
+        let what = if moved_on { "" } else { finding.fingerprint.as_str() };
+        parties.entry((finding.verdict, what)).or_default().push(one);
     }
     let groups = resources.into_iter().map(|((kind, id), parties)| {
         let mut parties: Vec<Vec<&Judgement>> = parties.into_values().collect();

@@ -182,6 +182,8 @@ fn one(
     let desired = match (&wanted, applied) {
         (Some(wanted), _) => Desired::State(wanted),
         (None, _) if !playbook_asked || !ours || !gathered.played.contains(host) => Desired::NotAsked,
+        // A dry run notifies a handler only where something would change.
+        (None, Some(one)) if one.task.handler => Desired::NotAsked,
         // What a failed task would have said of it is not known, nor what those after it that needed its result.
         (None, Some(one)) if failed(one) || gathered.failures.contains_key(host) => Desired::Unknown,
         (None, _) => Desired::Gone,
@@ -414,6 +416,11 @@ mod tests {
             "/new never_applied",
         ];
         assert_eq!(told(&judge(&context, &gathered)), expected);
+        // A handler that the dry run had no reason to run says nothing.
+        let mut by_handler = resources.clone();
+        by_handler[3].task.handler = true;
+        let handled = judge(&Context { applied: &by_handler, ..context.clone() }, &gathered);
+        assert!(!told(&handled).iter().any(|one| one.contains("orphan")));
         // Where the dry run has stumbled, what it does not have is not taken for gone.
         gathered.failures.insert("web1".into(), vec!["boom".into()]);
         assert!(!told(&judge(&context, &gathered)).iter().any(|one| one.contains("orphan")));

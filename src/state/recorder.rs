@@ -347,7 +347,7 @@ impl Writer {
             let key = (kind.to_string(), one.id.clone());
             let sealed = hidden || sensitive.contains(&key);
             let was_changed = changed.contains(&key);
-            let (also, state, was_changed) = self.merge(&host, &key, &info, state, was_changed);
+            let (owner, also, state, was_changed) = self.merge(&host, &key, &info, state, was_changed);
             self.applied.insert(
                 (host.clone(), key.0.clone(), key.1.clone()),
                 Applied {
@@ -356,7 +356,7 @@ impl Writer {
                     id: key.1,
                     state,
                     sealed,
-                    task: task.clone(),
+                    task: owner,
                     also,
                     playbook: self.playbook.clone(),
                     play: self.play.clone(),
@@ -379,7 +379,7 @@ impl Writer {
         info: &Arc<TaskInfo>,
         state: Value,
         changed: bool,
-    ) -> (Vec<TaskRef>, Value, bool) {
+    ) -> (TaskRef, Vec<TaskRef>, Value, bool) {
         let mut hasher = DefaultHasher::new();
         (host, key).hash(&mut hasher);
         let number = hasher.finish();
@@ -387,16 +387,23 @@ impl Writer {
         let seen = match self.seen.remove(&number) {
             None => Seen { task: info.clone(), also: Vec::new(), state, changed },
             Some(mut earlier) => {
-                if earlier.task.id != info.id {
-                    let other = task_ref(&earlier.task, directory);
+                // A handler that restarts a service does not own it where a task does.
+                let (owner, other) = if info.handler && !earlier.task.handler {
+                    (earlier.task, info.clone())
+                } else {
+                    (info.clone(), earlier.task)
+                };
+                if owner.id != other.id {
+                    let other = task_ref(&other, directory);
                     earlier.also.retain(|task| *task != other);
                     earlier.also.push(other);
                 }
                 let state = resource::merge(&key.0, &earlier.state, state);
-                Seen { task: info.clone(), also: earlier.also, state, changed: changed || earlier.changed }
+                Seen { task: owner, also: earlier.also, state, changed: changed || earlier.changed }
             }
         };
-        let out = (seen.also.clone(), seen.state.clone(), seen.changed);
+        let owner = task_ref(&seen.task, directory);
+        let out = (owner, seen.also.clone(), seen.state.clone(), seen.changed);
         self.seen.insert(number, seen);
         out
     }
