@@ -143,8 +143,10 @@ impl Docker {
             return Ok(parsed.as_list().and_then(|list| list.first().cloned()));
         }
         let said = output.stderr_text().to_lowercase();
-        let absent =
-            said.contains("no such") || said.contains("not found") || said.contains("unable to find");
+        let absent = said.contains("no such")
+            || said.contains("not known")
+            || said.contains("not found")
+            || said.contains("unable to find");
         if absent || system.uncertain().is_some() {
             return Ok(None);
         }

@@ -415,8 +415,9 @@ fn describe(args: &Args, text: &str, content: &[u8], outcome: Outcome) -> Result
         .set("extendedKeyUsage", args.extended_key_usage.clone())
         .set("basicConstraints", args.basic_constraints.clone())
         .set("ocsp_must_staple", args.ocsp_must_staple)
-        .set("name_constraints_permitted", args.name_constraints_permitted.clone())
-        .set("name_constraints_excluded", args.name_constraints_excluded.clone());
+        .set("ocspMustStaple", args.ocsp_must_staple)
+        .set("name_constraints_permitted", args.name_constraints_permitted.clone().unwrap_or_default())
+        .set("name_constraints_excluded", args.name_constraints_excluded.clone().unwrap_or_default());
     if args.return_content {
         outcome = outcome.set("csr", String::from_utf8_lossy(content).into_owned());
     }

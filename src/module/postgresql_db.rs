@@ -287,11 +287,7 @@ fn packer(target: &str) -> Option<&'static str> {
 /// Saves or restores. A packed file goes through a shell that has the names as arguments.
 fn transfer(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     let dump = args.state == "dump";
-    let target = if args.target.is_empty() {
-        format!("{}/{}.sql", std::env::temp_dir().display(), args.name)
-    } else {
-        args.target.clone()
-    };
+    let target = if args.target.is_empty() { format!("/tmp/{}.sql", args.name) } else { args.target.clone() };
     let path = args::expand_path(&target, system)?;
     let target = path.to_string_lossy().into_owned();
     let database = Database::new(&args.connection, &args.name, system)?;

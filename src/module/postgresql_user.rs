@@ -233,8 +233,13 @@ impl Work<'_> {
             effects: vec![Effect::Anything],
             ..Intent::default()
         };
-        // A statement with a password must not be in the server's log either.
-        let quiet = if statement == shown { "" } else { "SET log_min_error_statement = 'panic';\n" };
+        // A statement with a password must not be in the server's log either, where the role may say so.
+        let quiet = if statement == shown {
+            ""
+        } else {
+            "DO $$ BEGIN PERFORM set_config('log_min_error_statement', 'panic', false); \
+             EXCEPTION WHEN insufficient_privilege THEN NULL; END $$;\n"
+        };
         self.database.change(&format!("{quiet}{statement};"), intent, self.system)?;
         self.queries.push(shown.to_string());
         Ok(())

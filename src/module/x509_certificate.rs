@@ -113,7 +113,7 @@ pub const MODULE: Module = Module {
         ("privatekey", "The private key's file."),
         ("notBefore", "From when it is valid."),
         ("notAfter", "Until when it is valid."),
-        ("serial_number", "Its number, in hexadecimal."),
+        ("serial_number", "Its number, as text because it is large."),
         ("backup_file", "The copy of the certificate that was there."),
         ("certificate", "The certificate, if asked for."),
     ],
@@ -365,7 +365,35 @@ fn dates(certificate: &[u8], system: &mut dyn System) -> Result<[String; 3], Mod
     let value = |name: &str| {
         printed.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_string()
     };
-    Ok([value("notBefore="), value("notAfter="), value("serial=")])
+    let time = |name: &str| asn1_time(&value(name)).unwrap_or_else(|| value(name));
+    Ok([time("notBefore="), time("notAfter="), decimal(&value("serial="))])
+}
+
+/// `Jan  2 03:04:05 2040 GMT` as `20400102030405Z`.
+fn asn1_time(text: &str) -> Option<String> {
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let [month, day, time, year, ..] = words.as_slice() else { return None };
+    let month = MONTHS.find(month)? / 3 + 1;
+    let day: u32 = day.parse().ok()?;
+    Some(format!("{year}{month:02}{day:02}{}Z", time.replace(':', "")))
+}
+
+/// A number in hexadecimal as a decimal one. It has more digits than a machine's numbers.
+fn decimal(hex: &str) -> String {
+    let mut digits = vec![0_u32];
+    for digit in hex.chars().filter_map(|c| c.to_digit(16)) {
+        let mut carry = digit;
+        for place in &mut digits {
+            let sum = *place * 16 + carry;
+            (*place, carry) = (sum % 10, sum / 10);
+        }
+        while carry > 0 {
+            digits.push(carry % 10);
+            carry /= 10;
+        }
+    }
+    digits.iter().rev().filter_map(|digit| char::from_digit(*digit, 10)).collect()
 }
 
 fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
@@ -430,7 +458,7 @@ mod tests {
             r#"{"path": "@/ca", "privatekey_path": "@/k", "provider": "selfsigned", "selfsigned_not_after": "20400101000000Z", "ignore_timestamps": false}"#,
         );
         assert_eq!((verdict.error.clone(), verdict.changed), (None, true));
-        assert_eq!(verdict.text("notAfter"), "Jan  1 00:00:00 2040 GMT");
+        assert_eq!(verdict.text("notAfter"), "20400101000000Z");
         let authority = verdict.tree.iter().find(|line| line.starts_with("f ca 644 ")).expect("made");
         let own = contract(
             &MODULE,
@@ -469,6 +497,14 @@ mod tests {
             r#"{"path": "@/c", "csr_path": "@/r", "provider": "ownca", "ownca_path": "@/ca", "ownca_privatekey_path": "@/k", "ownca_not_after": "+1d"}"#,
         );
         assert_eq!((verdict.error.clone(), verdict.changed), (None, true));
+    }
+
+    #[test]
+    fn what_openssl_prints_is_read() {
+        assert_eq!(asn1_time("Jan  2 03:04:05 2040 GMT").as_deref(), Some("20400102030405Z"));
+        assert_eq!(asn1_time("never"), None);
+        assert_eq!(decimal("FFFFFFFFFFFFFFFFFFFF"), "1208925819614629174706175");
+        assert_eq!(decimal("00"), "0");
     }
 
     #[test]
