@@ -43,6 +43,7 @@ fn write_retry_file(engine: &Engine, console: &Console) -> Result<(), Failure> {
     };
     let name = playbook.file_stem().unwrap_or_default().to_string_lossy();
     let path = dir.join(format!("{name}.retry"));
+    let path = std::path::absolute(&path).unwrap_or(path);
     let text: String = hosts.iter().map(|host| format!("{host}\n")).collect();
     match std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(&path, text)) {
         Ok(()) => console.print(&format!("\tto retry, use: --limit @{}\n\n", path.display())),

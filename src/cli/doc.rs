@@ -10,6 +10,7 @@ use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::module::registry::{self, MODULES};
 use crate::module::{Module, Param, Scope, Type};
 use crate::source::json::{Layout, dump};
+use crate::template::Templar;
 use crate::value::{Map, Value, map_of};
 
 /// Show the documentation of modules
@@ -19,7 +20,9 @@ Examples:
   setpoint doc copy              what copy does, its parameters, an example
   setpoint doc --list            all modules, one line each
   setpoint doc -s template       a task to fill in
-  setpoint doc --json            everything, for programs")]
+  setpoint doc --json            all modules, for programs
+  setpoint doc -t all            all that a playbook may use here, as JSON
+  setpoint doc -t filter         the names of all filters")]
 pub struct Doc {
     /// The modules
     #[arg(value_name = "MODULE")]
@@ -33,7 +36,7 @@ pub struct Doc {
     /// Write a task to fill in
     #[arg(short, long)]
     pub snippet: bool,
-    /// What to document: module or keyword
+    /// What to document: module, keyword, filter, test, lookup, or all of them
     #[arg(short = 't', long = "type", value_name = "TYPE", default_value = "module")]
     pub kind: String,
     /// All that is known, as JSON
@@ -67,14 +70,27 @@ pub struct Doc {
 /// There is no such module.
 pub fn run(args: &Doc, console: &mut Console) -> Result<Exit, Failure> {
     let settings = console.settings(&Flags::default())?;
-    if args.kind != "module" && args.kind != "keyword" {
+    if !["module", "keyword", "all"].contains(&args.kind.as_str()) && plugins(&args.kind).is_none() {
         return Err(Failure::unsupported(
             &format!("--type {}", args.kind),
-            "there is documentation of modules and keywords",
+            "there is documentation of modules and keywords, and lists of filters, tests and lookups",
         ));
     }
     if !args.roles_path.is_empty() || args.entry_point.is_some() {
         return Err(Failure::unsupported("documentation of roles", "read their meta/argument_specs.yml"));
+    }
+    if args.kind == "all" {
+        super::page(&(dump(&Value::map(everything()), &Layout::nice()) + "\n"), &settings, console)?;
+        return Ok(Exit::Success);
+    }
+    if let Some(names) = plugins(&args.kind) {
+        let text = if args.json {
+            dump(&words(&names), &Layout::nice()) + "\n"
+        } else {
+            names.iter().map(|name| format!("{name}\n")).collect()
+        };
+        super::page(&text, &settings, console)?;
+        return Ok(Exit::Success);
     }
     let modules = chosen(&args.names)?;
     let text = if args.kind == "keyword" {
@@ -94,6 +110,39 @@ pub fn run(args: &Doc, console: &mut Console) -> Result<Exit, Failure> {
     };
     super::page(&text, &settings, console)?;
     Ok(Exit::Success)
+}
+
+/// The names of all filters, tests or lookups.
+fn plugins(kind: &str) -> Option<Vec<&'static str>> {
+    Some(match kind {
+        "filter" => Templar::known_filters(),
+        "test" => Templar::known_tests(),
+        "lookup" => Templar::known_lookups(),
+        _ => return None,
+    })
+}
+
+fn words(words: &[&str]) -> Value {
+    Value::list(words.iter().copied().map(Value::str).collect())
+}
+
+/// All that a playbook may use here, from the tables that check and run it.
+fn everything() -> Map {
+    let modules: Map =
+        MODULES.iter().map(|module| (Value::str(module.name), Value::map(value(module)))).collect();
+    let keywords: Map = super::schema::KEYWORDS
+        .iter()
+        .map(|keyword| (Value::str(keyword.name), words(keyword.places)))
+        .collect();
+    let actions: Vec<&str> = crate::engine::actions::names().collect();
+    map_of([
+        ("keywords", Value::map(keywords)),
+        ("modules", Value::map(modules)),
+        ("actions", words(&actions)),
+        ("filters", words(&Templar::known_filters())),
+        ("tests", words(&Templar::known_tests())),
+        ("lookups", words(&Templar::known_lookups())),
+    ])
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Module>, Failure> {
@@ -238,7 +287,6 @@ fn snippet(module: &Module) -> String {
 }
 
 fn value(module: &Module) -> Map {
-    let words = |words: &[&str]| Value::list(words.iter().copied().map(Value::str).collect());
     let params: Map = module
         .all_params()
         .map(|param| {
@@ -303,6 +351,47 @@ fn keywords(names: &[String], json: bool) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Modules of the builtin collection that are not here; a playbook that uses one is refused by name.
+    const ABSENT_MODULES: &[&str] = &["iptables", "known_hosts", "mount_facts", "subversion"];
+
+    #[test]
+    fn the_language_is_covered_by_name() {
+        let mut kind = "";
+        let mut missing: Vec<String> = Vec::new();
+        let mut counts = std::collections::BTreeMap::new();
+        for line in include_str!("testdata/language_names.txt").lines() {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                kind = section;
+                continue;
+            }
+            let known = match kind {
+                "keyword" => crate::cli::schema::KEYWORDS.iter().any(|keyword| keyword.name == line),
+                "filter" => Templar::known_filters().contains(&line),
+                // Operators are tests by another name; templates use them as operators.
+                "test" => {
+                    Templar::known_tests().contains(&line)
+                        || line.chars().all(|character| !character.is_ascii_alphanumeric())
+                }
+                "lookup" => Templar::known_lookups().contains(&line),
+                _ => {
+                    registry::find(line).is_some()
+                        || crate::playbook::names::ACTIONS.contains(&line)
+                        || line == "import_playbook"
+                        || ABSENT_MODULES.contains(&line)
+                }
+            };
+            *counts.entry(kind).or_insert(0) += 1;
+            if !known {
+                missing.push(format!("{kind} {line}"));
+            }
+        }
+        assert!(counts["keyword"] == 64 && counts["filter"] > 100 && counts["lookup"] == 25, "{counts:?}");
+        assert!(missing.is_empty(), "not here: {missing:?}");
+    }
 
     #[test]
     fn text_is_wrapped_and_keeps_its_paragraphs() {

@@ -373,7 +373,8 @@ pub(super) fn fact_cache(
     let cache = FactCache::open(
         &settings.fact_caching,
         settings.fact_caching_connection.as_deref(),
-        &settings.fact_caching_prefix,
+        // The setting's default is not part of the files' names.
+        if settings.is_given("CACHE_PLUGIN_PREFIX") { &settings.fact_caching_prefix } else { "" },
         Duration::from_secs(settings.fact_caching_timeout),
     )
     .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error.to_string()))?;

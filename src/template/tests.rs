@@ -165,6 +165,7 @@ pub(super) const TABLE: &[Function] = &[
     function("is_dir", "value", |call| on_path(call, Path::is_dir)),
     function("link", "value", |call| on_path(call, Path::is_symlink)),
     function("is_link", "value", |call| on_path(call, Path::is_symlink)),
+    function("islink", "value", |call| on_path(call, Path::is_symlink)),
     function("exists", "value", |call| on_path(call, Path::exists)),
     function("link_exists", "value", |call| on_path(call, |path| path.symlink_metadata().is_ok())),
     function("abs", "value", |call| on_path(call, Path::is_absolute)),

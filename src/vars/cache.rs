@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::diagnostic::Diagnostic;
 use crate::source::json::{Layout, dump};
-use crate::value::{Map, Value};
+use crate::value::{Map, Value, map_of};
 
 use super::HostVars;
 
@@ -76,8 +76,12 @@ impl FactCache {
             return None;
         }
         let text = fs::read_to_string(&path).ok()?;
-        let (value, _) = crate::source::parse_value(&path.to_string_lossy(), &text).ok()?;
-        match value.untrusted() {
+        let place = path.to_string_lossy();
+        let (mut value, _) = crate::source::parse_value(&place, &text).ok()?;
+        if let Some(payload) = value.get(PAYLOAD) {
+            (value, _) = crate::source::parse_value(&place, payload.as_str()?).ok()?;
+        }
+        match plain(&value.untrusted(), 0) {
             Value::Map(map) => Some(Arc::unwrap_or_clone(map)),
             _ => None,
         }
@@ -97,7 +101,8 @@ impl FactCache {
             out.insert(Value::str(if plain { name.to_owned() } else { prefixed }), value.clone());
         }
         let layout = Layout { indent: Some(4), sort_keys: true, ..Layout::default() };
-        write(&path, &dump(&Value::map(out), &layout)).map_err(|error| {
+        let payload = map_of([(PAYLOAD, dump(&Value::map(out), &Layout::default()))]);
+        write(&path, &dump(&Value::map(payload), &layout)).map_err(|error| {
             Diagnostic::error(format!("can't write the fact cache {}: {error}", path.display()))
         })
     }
@@ -118,6 +123,30 @@ impl FactCache {
     }
 }
 
+/// The facts are JSON inside this entry of a JSON file.
+const PAYLOAD: &str = "__payload__";
+
+/// How deep facts are looked into.
+const MAX_DEPTH: usize = 64;
+
+/// A value without the wrappers that say where a part of it came from.
+fn plain(value: &Value, depth: usize) -> Value {
+    match value {
+        _ if depth > MAX_DEPTH => value.clone(),
+        Value::List(items) => Value::list(items.iter().map(|item| plain(item, depth + 1)).collect()),
+        Value::Map(map) => {
+            let wrapped = map.get("__ansible_type").and_then(Value::as_str);
+            match (wrapped, map.get("value")) {
+                (Some(kind), Some(inner)) if kind.starts_with("_AnsibleTagged") => plain(inner, depth + 1),
+                _ => {
+                    Value::map(map.iter().map(|(key, item)| (key.clone(), plain(item, depth + 1))).collect())
+                }
+            }
+        }
+        other => other.clone(),
+    }
+}
+
 /// Writes a file so that a reader sees all of it or nothing.
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
@@ -130,7 +159,6 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::value::map_of;
 
     fn cache(dir: &Path, timeout: u64) -> FactCache {
         let place = dir.join("facts").display().to_string();
@@ -156,6 +184,16 @@ mod tests {
         assert!(cache(dir.path(), 1000).load("web1").is_some());
         kept.remove("web1");
         assert!(kept.load("web1").is_none());
+    }
+
+    #[test]
+    fn files_that_ansible_wrote_are_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let kept = cache(dir.path(), 0);
+        let text = r#"{"__payload__": "{\"kept\": {\"value\": 1, \"tags\": [], \"__ansible_type\": \"_AnsibleTaggedInt\"}, \"ansible_distribution\": \"Debian\"}"}"#;
+        fs::write(dir.path().join("facts/pre_s1_web1"), text).expect("written");
+        let facts = Value::map(kept.load("web1").expect("there"));
+        assert_eq!(facts.repr(), "{'kept': 1, 'ansible_distribution': 'Debian'}");
     }
 
     #[test]
