@@ -176,6 +176,7 @@ mod tests {
     use crate::module::contract::{call, contract};
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
     fn settings_are_made_added_and_removed() {
         if !std::path::Path::new("/usr/bin/git").exists()
             && !std::path::Path::new("/usr/local/bin/git").exists()

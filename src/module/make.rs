@@ -130,6 +130,7 @@ mod tests {
     use crate::system::fake::Fake;
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
     fn what_is_not_up_to_date_is_made() {
         if !std::path::Path::new("/usr/bin/make").exists() {
             eprintln!("skipped: no make");

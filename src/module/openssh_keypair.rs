@@ -427,6 +427,7 @@ mod tests {
     use super::*;
     use crate::module::contract::{contract, contract_once};
 
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
     fn has_ssh_keygen() -> bool {
         let there = Path::new("/usr/bin/ssh-keygen").exists();
         if !there {
