@@ -392,7 +392,12 @@ impl Build<'_> {
             ("type", Value::str("role")),
             ("name", Value::str(role.name.as_str())),
             ("argument_spec_name", Value::str(entry_point)),
-            ("path", Value::str(role.path.to_string_lossy().as_ref())),
+            (
+                "path",
+                Value::str(
+                    std::path::absolute(&role.path).unwrap_or_else(|_| role.path.clone()).to_string_lossy(),
+                ),
+            ),
         ]);
         let args = map_of([
             ("argument_spec", options.filter(|options| !options.is_null()).unwrap_or(Map::new().into())),

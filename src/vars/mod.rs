@@ -353,7 +353,10 @@ impl Scope {
                 Value::str(role.name.as_str())
             }
             "ansible_search_path" => self.search_path()?,
-            "role_path" => Value::str(self.role.as_ref()?.path.to_string_lossy()),
+            "role_path" => {
+                let path = &self.role.as_ref()?.path;
+                Value::str(std::path::absolute(path).unwrap_or_else(|_| path.clone()).to_string_lossy())
+            }
             "role_uuid" => Value::str(self.role.as_ref()?.id.to_string()),
             "ansible_parent_role_names" => {
                 let role = self.role.as_ref().filter(|role| !role.parents.is_empty())?;

@@ -482,9 +482,14 @@ pub(super) fn csvfile(lookup: &Lookup<'_>) -> R<Vec<V>> {
                 row.get(column).cloned().ok_or_else(|| TemplateError::runtime("list index out of range"))?,
             )),
             None => {
-                let default = option("default", "\u{0}")?;
-                if default != "\u{0}" {
-                    out.push(V::from(default));
+                let written = pairs.iter().find(|(name, _)| name == "default");
+                match (written, lookup.option("default")) {
+                    (Some((_, default)), _) => out.push(V::from(default.as_str())),
+                    (None, Some(default)) => match py(default) {
+                        Py::List(items) => out.extend(items.to_vec()?),
+                        _ => out.push(default.clone()),
+                    },
+                    (None, None) => {}
                 }
             }
         }
@@ -547,6 +552,16 @@ pub(super) fn ini(lookup: &Lookup<'_>) -> R<Vec<V>> {
                 None => lookup.text(name, default),
             }
         };
+        check_options(
+            lookup,
+            &pairs,
+            &["type", "file", "section", "re", "encoding", "default", "case_sensitive", "allow_none"],
+        )?;
+        if free.is_empty() && !pairs.is_empty() {
+            return Err(TemplateError::runtime(
+                "No key to look up was provided as first term within string inline options",
+            ));
+        }
         let key = if free.is_empty() { ops::to_text(term)? } else { free };
         let file = option("file", "ansible.ini")?;
         let path = find(lookup, "files", &file)?;
@@ -569,11 +584,7 @@ pub(super) fn ini(lookup: &Lookup<'_>) -> R<Vec<V>> {
             .collect();
         let named: Vec<_> = sections.iter().filter(|(name, _)| *name == section).collect();
         if named.is_empty() && section != "DEFAULT" {
-            if is_pattern {
-                return Err(TemplateError::runtime(format!("No section '{section}' in '{file}'.")));
-            }
-            out.push(V::from(option("default", "")?));
-            continue;
+            return Err(TemplateError::runtime(format!("No section '{section}' in '{file}'.")));
         }
         let entries: Vec<(String, Option<String>)> =
             named.iter().flat_map(|(_, entries)| entries.clone()).chain(defaults).collect();
