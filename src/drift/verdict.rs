@@ -133,7 +133,7 @@ mod tests {
             assert_eq!(verdict(applied, desired, actual, false), Verdict::Unreachable, "{case}");
             count += 1;
         }
-        assert_eq!(count, 55);
+        assert_eq!(count, 57);
     }
 
     #[test]

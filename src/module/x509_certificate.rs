@@ -455,7 +455,7 @@ mod tests {
         let verdict = contract(
             &MODULE,
             &[KEY],
-            r#"{"path": "@/ca", "privatekey_path": "@/k", "provider": "selfsigned", "selfsigned_not_after": "20400101000000Z", "ignore_timestamps": false}"#,
+            r#"{"path": "@/ca", "privatekey_path": "@/k", "provider": "selfsigned", "selfsigned_not_before": "20240101000000Z", "selfsigned_not_after": "20400101000000Z", "ignore_timestamps": false}"#,
         );
         assert_eq!((verdict.error.clone(), verdict.changed), (None, true));
         assert_eq!(verdict.text("notAfter"), "20400101000000Z");

@@ -101,6 +101,7 @@ mod tests {
         assert!(refused.is_none());
         assert_eq!(told, [Some("ann@desk".to_string()), None, None]);
         drop(first);
-        assert!(take_at(&path, "run-2", "bob@desk", never).is_some());
+        // A child of another test, between fork and exec, may still have it.
+        assert!(take_at(&path, "run-2", "bob@desk", &mut |_| true).is_some());
     }
 }
