@@ -40,6 +40,7 @@ impl Rig {
             run: "tests".into(),
             forks,
             runners: runners(),
+            confirm: None,
         };
         let sessions = Sessions::start(config, sender).expect("threads");
         let place = tempfile::tempdir().expect("a temporary directory");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::prompter::TerminalPrompter;
+use super::rollback::Undo;
 use super::run::Prepared;
 use super::{Console, look, state};
 use crate::engine::options::AdHoc;
@@ -13,6 +14,7 @@ use crate::engine::{Engine, Interrupt, Parts, RunEnd, Stop};
 use crate::event::Listener;
 use crate::playbook::loader::LoadContext;
 use crate::playbook::{Item, Keywords, Play, Playbook, Task};
+use crate::source::json::{Layout, dump};
 use crate::state::RunKind;
 use crate::value::{Map, Origin, Value};
 
@@ -139,6 +141,101 @@ pub(super) fn exec(
     recorded(&mut engine, kind, console, |engine| engine.run(&[playbook]), detailed, check)
 }
 
+/// Undoes a run: asks each identity what it has kept, shows the plan, and takes it back.
+///
+/// # Errors
+/// Why nothing was run.
+pub(super) fn rollback(
+    prepared: Prepared,
+    undo: &Undo,
+    console: &mut Console,
+    detailed: bool,
+) -> Result<Exit, Failure> {
+    let check = prepared.options.check;
+    let mut engine = engine(prepared, console)?;
+    let mut users: Vec<Option<&str>> = vec![None, Some("root")];
+    users.extend(undo.users.iter().map(|user| Some(user.as_str())).filter(|user| *user != Some("root")));
+    let mut items = Vec::new();
+    for state in ["listed", "restored"] {
+        for (number, user) in users.iter().enumerate() {
+            items.push(Item::Task(Arc::new(rollback_task(&engine, undo, state, number, *user)?)));
+        }
+        if state == "listed" {
+            let message = format!("nothing is kept of run {} here", undo.run);
+            let mut task =
+                internal(&engine, "ansible.builtin.fail", &[("msg", Value::str(message.as_str()))])?;
+            let none: Vec<String> =
+                (0..users.len()).map(|number| format!("not (plan_{number}.kept | default(false))")).collect();
+            let mut keywords = task.keywords.as_ref().clone();
+            keywords.when = vec![Value::trusted(none.join(" and "))];
+            task.keywords = Arc::new(keywords);
+            items.push(Item::Task(Arc::new(task)));
+        }
+    }
+    let pattern = match &undo.hosts {
+        Some(hosts) => hosts.join(","),
+        None => "all".into(),
+    };
+    let mut play = play_around(&pattern, "Rollback", items);
+    play.path = PathBuf::from("rollback");
+    let playbook = Playbook { path: PathBuf::from("rollback"), plays: vec![Arc::new(play)] };
+    let kind = if check { RunKind::Check } else { RunKind::Rollback };
+    let recording = state::record(&mut engine, kind, Some(undo.run.clone()), console);
+    let outcome = engine.run(&[playbook]);
+    if let Some(recording) = recording {
+        state::finish(recording, &outcome, console);
+    }
+    end(outcome, detailed, check)
+}
+
+/// What one identity has kept, listed or restored. The first is the user who logs in.
+fn rollback_task(
+    engine: &Engine,
+    undo: &Undo,
+    state: &str,
+    number: usize,
+    user: Option<&str>,
+) -> Result<Task, Failure> {
+    let args = [
+        ("run", Value::str(undo.run.as_str())),
+        ("state", Value::str(state)),
+        ("force", Value::Bool(undo.force)),
+    ];
+    let mut task = internal(engine, "setpoint.builtin.rollback", &args)?;
+    let listed = state == "listed";
+    let verb = if listed { "Plan" } else { "Roll back" };
+    task.name = Some(Value::str(match user {
+        Some(user) => format!("{verb} as {user}"),
+        None => verb.to_string(),
+    }));
+    let mut keywords = task.keywords.as_ref().clone();
+    if let Some(user) = user {
+        keywords.become_ = Some(Value::Bool(true));
+        keywords.become_user = Some(Value::str(user));
+        // Only once as the same user.
+        keywords.when.push(Value::trusted(format!("plan_0.user | default('') != '{user}'")));
+        if listed {
+            keywords.ignore_errors = Some(Value::Bool(true));
+            keywords.ignore_unreachable = Some(Value::Bool(true));
+        }
+    }
+    if listed {
+        task.register = Some(format!("plan_{number}"));
+    } else {
+        keywords.when.push(Value::trusted(format!("plan_{number}.kept | default(false)")));
+    }
+    task.keywords = Arc::new(keywords);
+    Ok(task)
+}
+
+/// A task of our own making.
+fn internal(engine: &Engine, action: &str, args: &[(&str, Value)]) -> Result<Task, Failure> {
+    let shared = &engine.shared;
+    let render = |value: &Value, vars: &Map| shared.render_static(value, vars);
+    let json = dump(&Value::map(crate::value::map_of(args.iter().cloned())), &Layout::default());
+    shared.loader.task_from(action, &json, &LoadContext { render: &render }).map_err(Failure::parse)
+}
+
 fn engine(prepared: Prepared, console: &mut Console) -> Result<Engine, Failure> {
     let options = &prepared.options;
     let listeners = console.listeners(&prepared.settings, options.verbosity, options.check)?;
@@ -181,9 +278,14 @@ fn play(ad_hoc: &AdHoc, mut task: Task) -> Play {
         keywords.timeout = Some(seconds(limit));
     }
     task.keywords = Arc::new(keywords);
+    play_around(&ad_hoc.pattern, "Ad-hoc", vec![Item::Task(Arc::new(task))])
+}
+
+/// A play around tasks of our own.
+fn play_around(pattern: &str, name: &str, tasks: Vec<Item>) -> Play {
     Play {
-        name: Some(Value::str("Ad-hoc")),
-        hosts: Value::str(ad_hoc.pattern.as_str()),
+        name: Some(Value::str(name)),
+        hosts: Value::str(pattern),
         origin: Arc::new(Origin { file: "command line".into(), line: 1, column: 1 }),
         path: Path::new("exec").to_owned(),
         keywords: Arc::new(Keywords::default()),
@@ -202,7 +304,7 @@ fn play(ad_hoc: &AdHoc, mut task: Task) -> Play {
         roles: Vec::new(),
         pre_tasks: Vec::new(),
         role_tasks: Vec::new(),
-        tasks: vec![Item::Task(Arc::new(task))],
+        tasks,
         post_tasks: Vec::new(),
         handlers: Vec::new(),
     }

@@ -7,6 +7,10 @@ use super::exit::Exit;
 use super::failure::Failure;
 
 mod audit;
+mod notify;
+mod report;
+mod schedule;
+mod watch;
 
 /// Find what moved on hosts since it was applied, and repair, accept, silence or report it
 #[derive(Args, Clone, Debug)]
@@ -23,6 +27,11 @@ pub enum Action {
     Accept(audit::Accept),
     Ack(audit::Acknowledge),
     Adopt(audit::Adopt),
+    Report(report::Report),
+    Schedule(schedule::Schedule),
+    #[command(hide = true)]
+    Scheduled(schedule::Scheduled),
+    Watch(watch::Watch),
 }
 
 /// Carries out the subcommand.
@@ -36,6 +45,10 @@ pub fn run(args: &Drift, console: &mut Console) -> Result<Exit, Failure> {
         Action::Accept(args) => audit::accept(args, console),
         Action::Ack(args) => audit::acknowledge(args, console),
         Action::Adopt(args) => audit::adopt(args, console),
+        Action::Report(args) => report::run(args, console),
+        Action::Schedule(args) => schedule::run(args, console),
+        Action::Scheduled(args) => schedule::scheduled(args, console),
+        Action::Watch(args) => watch::run(args, console),
     };
     // 4 means unreachable hosts here, and nothing else.
     outcome.map_err(|failure| Failure { exit: Exit::Error, ..failure })

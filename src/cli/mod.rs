@@ -27,6 +27,7 @@ pub mod inventory;
 mod look;
 pub mod options;
 mod prompter;
+pub mod rollback;
 pub mod run;
 pub mod schema;
 pub mod secrets;
@@ -56,6 +57,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(run::Run),
+    Rollback(rollback::Rollback),
     Demo(demo::Demo),
     Exec(exec::Exec),
     History(history::History),
@@ -104,6 +106,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: &Command, console: &mut Console) -> Result<Exit, Failure> {
     match command {
         Command::Run(args) => run::run(args, console),
+        Command::Rollback(args) => rollback::run(args, console),
         Command::Demo(args) => demo::run(args, console),
         Command::Exec(args) => exec::run(args, console),
         Command::History(args) => history::run(args, console),

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 
 use crate::config::Flag;
+use crate::engine::RollbackScope;
 
 /// `-v`.
 #[derive(Args, Clone, Debug, Default)]
@@ -152,6 +153,57 @@ pub struct Output {
     pub profile_trace: Option<PathBuf>,
 }
 
+/// What is rolled back when a host fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RollbackOnFailure {
+    /// The host.
+    Host,
+    /// All hosts of its batch (`serial`).
+    Batch,
+}
+
+impl From<RollbackOnFailure> for RollbackScope {
+    fn from(scope: RollbackOnFailure) -> RollbackScope {
+        match scope {
+            RollbackOnFailure::Host => RollbackScope::Host,
+            RollbackOnFailure::Batch => RollbackScope::Batch,
+        }
+    }
+}
+
+/// A time such as `60s`, `5m`, `1h30m` or `90`, in seconds.
+///
+/// # Errors
+/// It is none, or zero, or more than a year.
+pub fn seconds(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no time; write 60s, 5m, 1h30m or 2d");
+    let mut total = 0_u64;
+    let mut digits = String::new();
+    for c in text.trim().chars() {
+        if c.is_ascii_digit() {
+            digits.push(c);
+            continue;
+        }
+        let unit = match c {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 24 * 3600,
+            'w' => 7 * 24 * 3600,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = std::mem::take(&mut digits).parse().map_err(|_| wrong())?;
+        total = number.checked_mul(unit).and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
+    }
+    if !digits.is_empty() {
+        if total > 0 {
+            return Err(wrong());
+        }
+        total = digits.parse().map_err(|_| wrong())?;
+    }
+    if total == 0 || total > 366 * 24 * 3600 { Err(wrong()) } else { Ok(total) }
+}
+
 /// Collects what the command line says about settings.
 #[derive(Debug, Default)]
 pub struct Flags(pub Vec<Flag>);
@@ -227,5 +279,29 @@ fn layout(name: &str) -> &str {
         "json" | "jsonl" => "jsonl",
         "json-document" => "json",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        for (text, expected) in [
+            ("60s", Some(60)),
+            ("90", Some(90)),
+            ("1h30m", Some(5400)),
+            ("2d", Some(172_800)),
+            ("0", None),
+            ("", None),
+            ("s", None),
+            ("1h30", None),
+            ("5x", None),
+            ("-5", None),
+            ("99999999999999999999w", None),
+        ] {
+            assert_eq!(seconds(text).ok(), expected, "{text}");
+        }
     }
 }

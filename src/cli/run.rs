@@ -47,6 +47,13 @@ pub struct Run {
     #[arg(long, value_name = "N", help_heading = "Run")]
     pub window: Option<usize>,
 
+    /// Hosts take the run back by themselves unless a new connection confirms it in time, such as 60s
+    #[arg(long, value_name = "TIME", value_parser = options::seconds, help_heading = "Run")]
+    pub confirm: Option<u64>,
+    /// Roll back what this run did on a host that fails, or on its whole batch
+    #[arg(long, value_name = "SCOPE", num_args = 0..=1, require_equals = true, default_missing_value = "host", help_heading = "Run")]
+    pub rollback_on_failure: Option<options::RollbackOnFailure>,
+
     /// Check the playbooks and everything that they refer to; touch no host
     #[arg(long, help_heading = "Look, don't run")]
     pub syntax_check: bool,
@@ -78,6 +85,7 @@ Examples:
   setpoint run site.yml -i inventory/ --check --diff   show what that would change; change nothing
   setpoint run site.yml -i web1,web2, -l web1 -b -K    two hosts, one of them, as root, ask for sudo's password
   setpoint run site.yml -t nginx -e version=1.27       only tasks tagged nginx, with a variable
+  setpoint run sshd.yml --confirm 60s                  a mistake that cuts you off is taken back by the host
   setpoint run site.yml --list-tasks                   what would run, in order
   setpoint run site.yml --output json | jq .event      every event as a line of JSON
 
@@ -146,6 +154,8 @@ pub fn prepare(args: &Run, console: &mut Console) -> Result<Prepared, Failure> {
         list_hosts: args.list_hosts,
         list_tasks: args.list_tasks,
         list_tags: args.list_tags,
+        confirm: args.confirm,
+        rollback_on_failure: args.rollback_on_failure.map(Into::into),
         ..RunOptions::default()
     };
     complete(options, settings, vault, looking)

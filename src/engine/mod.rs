@@ -31,13 +31,14 @@ use self::shared::{PlayState, Shared};
 pub mod actions;
 pub mod ahead;
 pub mod blobs;
+mod confirm;
 pub mod connect;
 pub mod cursor;
 mod doubt;
 pub mod host;
 pub mod include;
 pub mod options;
-pub use options::RunOptions;
+pub use options::{RollbackScope, RunOptions};
 pub use play::inventory_options;
 mod pause;
 pub mod plan;
@@ -92,6 +93,7 @@ pub struct Engine {
     pending_stop: Option<Stop>,
     progress_at: Instant,
     receiving: HashMap<(u64, u32), PathBuf>,
+    touched: confirm::Touched,
     inventory_sources: Vec<String>,
     /// What tasks added to the inventory, for whom: done again when it is read again.
     additions: Vec<(Option<Arc<str>>, Effect)>,
@@ -201,6 +203,7 @@ impl Engine {
             run: run_id.clone(),
             forks,
             runners: crate::session::Runners::find()?,
+            confirm: options.confirm,
         };
         let sessions = Sessions::start(config, sender)?;
         let stepping = options.step;
@@ -242,6 +245,7 @@ impl Engine {
             stepping,
             owed: Vec::new(),
             playbook: String::new(),
+            touched: confirm::Touched::default(),
         })
     }
 
@@ -286,6 +290,7 @@ impl Engine {
                 break;
             }
         }
+        self.confirm();
         match &outcome {
             // A missing handler or file ends the run without a recap, as users know it.
             Err(Stop::Error(_) | Stop::Bug(_) | Stop::Syntax(_)) => {}
@@ -356,6 +361,7 @@ impl Engine {
             if let Some(stop) = self.pending_stop.take() {
                 return Err(stop);
             }
+            self.roll_back(&end.failed, &alive);
             let lost = end.failed.len() + end.unreachable.len();
             self.failed.extend(end.failed);
             self.unreachable.extend(end.unreachable);

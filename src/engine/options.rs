@@ -62,6 +62,11 @@ pub struct RunOptions {
     pub become_password: Option<Secret>,
     /// From `-k` or a file.
     pub connection_password: Option<Secret>,
+    /// Hosts take the run back by themselves unless it is confirmed over a new connection within so many
+    /// seconds.
+    pub confirm: Option<u64>,
+    /// What is rolled back when a host fails.
+    pub rollback_on_failure: Option<RollbackScope>,
     /// Only check the playbooks' syntax.
     pub syntax_check: bool,
     /// Only list the hosts.
@@ -117,6 +122,15 @@ pub struct OwedHandler {
     pub play: String,
     /// Name of the handler.
     pub handler: String,
+}
+
+/// What is rolled back when a host fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RollbackScope {
+    /// The host.
+    Host,
+    /// All hosts of its batch (`serial`).
+    Batch,
 }
 
 /// One task without a playbook.

@@ -1151,6 +1151,9 @@ impl<'e> PlayRun<'e> {
             if calls.is_empty() {
                 continue;
             }
+            if last && !dry {
+                self.engine.touch(&machine, identity.as_ref());
+            }
             let id = self.engine.next_batch();
             self.mark(host, &map, id);
             self.sent.insert(id, Sent { host, calls: map, last });

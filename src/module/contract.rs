@@ -17,7 +17,7 @@ use crate::system::fake::Fake;
 use crate::system::faulty::{Fault, Faulty};
 use crate::system::journal::Journal;
 use crate::system::local::{Depot, Local};
-use crate::system::prior::{self, Prior, Store};
+use crate::system::prior::{self, Plan, Prior, Store};
 use crate::system::recorder::Recorder;
 use crate::system::{Algorithm, BlobRef, Change, FileKind, System};
 use crate::value::Value;
@@ -195,16 +195,20 @@ fn taken_back(module: &Module, start: &[&str], arguments: &str, what: &str) {
     let before = tree(&root, false);
     let keep = tempfile::tempdir().expect("a temporary directory");
     let kept = keep.path().join("kept");
-    let store = Store::open(&kept, "run").expect("a store");
+    let store = Store::open(&kept, "run").expect("a store").watching(&[], None);
     let mut journal = Journal::new(&mut local).keeping(Some(store));
     call(module, &given, &mut journal).expect("it worked before");
     drop(journal);
-    let records = prior::records(&kept, "run").expect("readable");
-    if records.iter().any(|record| matches!(record, Prior::Command { undo: None, .. })) {
+    let records = prior::records(&kept, "run").expect("readable").expect("there");
+    if records.list.iter().any(|record| matches!(record, Prior::Command { undo: None, .. })) {
         return;
     }
-    let restored = prior::restore(&kept, "run", &mut local, false).expect("restored");
-    let left: Vec<_> = restored.iter().filter(|one| !matches!(one, prior::Restored::Done(_))).collect();
+    let plan = Plan { directory: &kept.join("run"), records: &records, force: false, rescue: false };
+    let restored = prior::restore(plan, &mut local);
+    let left: Vec<_> = restored
+        .iter()
+        .filter(|one| matches!(one.outcome, prior::Outcome::Left(_) | prior::Outcome::Impossible(_)))
+        .collect();
     assert!(left.is_empty(), "something was not restored: {what}: {left:?}");
     assert_eq!(tree(&root, false), before, "a rollback left something else: {what}");
 }
@@ -319,20 +323,24 @@ fn interrupted(module: &Module, given: &Value, machine: &dyn Fn() -> Fake, end: 
 fn roll_back(module: &Module, given: &Value, mut fake: Fake, start: &[String], what: &str) -> bool {
     let place = tempfile::tempdir().expect("a temporary directory");
     let kept = place.path().join("kept");
-    let store = Store::open(&kept, "run").expect("a store");
+    let store = Store::open(&kept, "run").expect("a store").watching(&[], None);
     let mut journal = Journal::new(&mut fake).keeping(Some(store));
     call(module, given, &mut journal).expect("it worked before");
     drop(journal);
-    let records = prior::records(&kept, "run").expect("readable");
-    if records.iter().any(|record| matches!(record, Prior::Command { undo: None, .. })) {
+    let records = prior::records(&kept, "run").expect("readable").expect("there");
+    if records.list.iter().any(|record| matches!(record, Prior::Command { undo: None, .. })) {
         return false;
     }
     for entry in fs::read_dir(kept.join("run")).expect("readable") {
         let path = entry.expect("readable").path();
         fake.put(&path.to_string_lossy(), fs::read(&path).expect("readable"));
     }
-    let restored = prior::restore(&kept, "run", &mut fake, false).expect("restored");
-    let left: Vec<_> = restored.iter().filter(|one| !matches!(one, prior::Restored::Done(_))).collect();
+    let plan = Plan { directory: &kept.join("run"), records: &records, force: false, rescue: false };
+    let restored = prior::restore(plan, &mut fake);
+    let left: Vec<_> = restored
+        .iter()
+        .filter(|one| matches!(one.outcome, prior::Outcome::Left(_) | prior::Outcome::Impossible(_)))
+        .collect();
     assert!(left.is_empty(), "something was not restored: {what}: {left:?}");
     fake.delete(&place.path().to_string_lossy());
     assert_eq!(dump(&mut fake), start, "a rollback left something else: {what}");

@@ -102,6 +102,7 @@ pub mod postgresql_user;
 pub mod regex;
 pub mod registry;
 pub mod replace;
+pub mod rollback;
 pub mod rpm_key;
 pub mod script;
 pub mod selinux;

@@ -62,6 +62,7 @@ pub const MODULES: &[&Module] = &[
     &super::ping::MODULE,
     &super::pip::MODULE,
     &super::replace::MODULE,
+    &super::rollback::MODULE,
     &super::script::SCRIPT,
     &super::selinux::MODULE,
     &super::selinux::SEBOOLEAN,

@@ -252,7 +252,7 @@ fn check_shape(body: &[u8]) -> Result<(), FrameError> {
 }
 
 /// Bytes on the wire as bytes, not as a list of numbers.
-pub(super) mod bytes {
+pub(crate) mod bytes {
     use std::fmt;
 
     use serde::de::{SeqAccess, Visitor};

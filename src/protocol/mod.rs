@@ -20,6 +20,9 @@ pub const MAX_FRAME: usize = 64 << 20;
 /// Largest chunk of content in bytes, before compression. Small contents share one.
 pub const CHUNK: usize = 256 << 10;
 
+/// A task that no module does: it confirms the run, whose name is the argument `run`.
+pub const CONFIRM: &str = "setpoint.confirm";
+
 /// From the controller to the runner.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum ToRunner {
@@ -33,6 +36,9 @@ pub enum ToRunner {
         run: String,
         /// Every batch of this session is a dry run: changes are overlaid and later batches see them.
         check: bool,
+        /// What the run changes is taken back by the host itself unless a new connection confirms it within
+        /// this many seconds of the last sign of life.
+        confirm: Option<u64>,
     },
     /// Tasks to do in order.
     Batch(Batch),
@@ -45,6 +51,8 @@ pub enum ToRunner {
         /// Why.
         reason: String,
     },
+    /// The run goes on.
+    Alive,
     /// Finish the task at hand and drop the rest of the current batch.
     Cancel,
 }

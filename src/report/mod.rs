@@ -9,6 +9,7 @@ use crate::event::{Event, HostStats, Listener, Progress};
 use crate::source::json::{Layout, dump};
 use crate::value::{Map, Value};
 
+pub mod audit;
 mod brief;
 pub mod clock;
 mod diff;
@@ -18,6 +19,7 @@ mod excerpt;
 mod junit;
 mod profile;
 mod result;
+mod rollback;
 mod screen;
 pub mod style;
 mod terminal;
@@ -125,6 +127,7 @@ pub fn listeners(plan: &Plan, streams: &dyn Fn() -> Streams) -> Result<Fan, Repo
             fan.add(Box::new(Terminal::new(screen, display.clone(), plan.verbosity, plan.check)));
             fan.add(extra(name, plan, streams).ok_or_else(|| unknown(name))?);
         }
+        "rollback" => fan.add(Box::new(rollback::Rollback::new(screen, plan.check))),
         "null" => {}
         _ => return Err(unknown(&display.stdout_callback)),
     }

@@ -6,6 +6,7 @@
 mod depot;
 mod job;
 mod lock;
+mod revert;
 mod task;
 
 use std::ffi::OsString;
@@ -18,10 +19,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::protocol::frame::{self, FrameError};
-use crate::protocol::{Batch, Call, Mode, Report, Status, ToController, ToRunner, VERSION};
+use crate::protocol::{Batch, CONFIRM, Call, Mode, Report, Status, ToController, ToRunner, VERSION};
 use crate::system::exec;
 use crate::system::local::Local;
 use crate::system::prior::{self, Store};
+use crate::system::switch::{self, Switch};
 
 use depot::{Chunk, Wire};
 use lock::Lock;
@@ -46,6 +48,7 @@ pub fn main() -> ExitCode {
                 return ExitCode::SUCCESS;
             }
             Some("--job") => return job::main(),
+            Some("--revert") => return revert::main(arguments.next()),
             Some("--cwd") => cwd = arguments.next().map(PathBuf::from),
             Some("--remove") => remove_own_directory(arguments.next()),
             _ => {
@@ -103,6 +106,8 @@ fn is_runner_name(name: &Path) -> bool {
 pub(crate) struct Shared {
     out: Mutex<Box<dyn Write + Send>>,
     now: Mutex<Now>,
+    /// The dead man's switch, once it is armed, and when its deadline was moved on last.
+    switch: Mutex<Option<(Switch, Instant)>>,
     /// Batches that came before the last `Cancel` have a lower number than this.
     epoch: AtomicU64,
 }
@@ -121,7 +126,12 @@ struct Now {
 
 impl Shared {
     fn new(out: Box<dyn Write + Send>) -> Shared {
-        Shared { out: Mutex::new(out), now: Mutex::default(), epoch: AtomicU64::new(0) }
+        Shared {
+            out: Mutex::new(out),
+            now: Mutex::default(),
+            switch: Mutex::default(),
+            epoch: AtomicU64::new(0),
+        }
     }
 
     /// Sends a message; a channel that is gone ends the program.
@@ -142,6 +152,34 @@ impl Shared {
         (now.batch, now.task)
     }
 
+    /// Sends a message if nobody else is sending one that does not get through.
+    fn try_send(&self, message: &ToController) -> Result<(), FrameError> {
+        let encoded = frame::encode(message)?;
+        if let Ok(mut out) = self.out.try_lock() {
+            out.write_all(&encoded)?;
+            out.flush()?;
+        }
+        Ok(())
+    }
+
+    /// The dead man's switch was armed, and the run has been taken back.
+    fn is_over(&self) -> bool {
+        let switch = self.switch.lock().unwrap_or_else(PoisonError::into_inner);
+        switch.as_ref().is_some_and(|(switch, _)| switch.is_over())
+    }
+
+    /// Moves the deadline of the dead man's switch on.
+    fn alive(&self) {
+        let mut switch = self.switch.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((switch, last)) = switch.as_mut()
+            && last.elapsed() >= switch.interval()
+        {
+            *last = Instant::now();
+            // It can't be helped: without it the run is taken back too early, not too late.
+            let _ = switch.alive();
+        }
+    }
+
     fn canceled(&self, epoch: u64) -> bool {
         self.epoch.load(Ordering::SeqCst) > epoch
     }
@@ -154,6 +192,7 @@ enum Work {
         operator: String,
         run: String,
         check: bool,
+        confirm: Option<u64>,
     },
     Batch {
         batch: Batch,
@@ -197,10 +236,11 @@ pub fn serve(input: Box<dyn Read + Send>, output: Box<dyn Write + Send>) -> Exit
 fn read(mut input: Box<dyn Read + Send>, shared: &Shared, work: Sender<Work>, chunks: SyncSender<Chunk>) {
     loop {
         let handed_on = match frame::read::<ToRunner>(&mut *input) {
-            Ok(Some(ToRunner::Hello { version, operator, run, check })) => {
-                work.send(Work::Hello { version, operator, run, check }).is_ok()
+            Ok(Some(ToRunner::Hello { version, operator, run, check, confirm })) => {
+                work.send(Work::Hello { version, operator, run, check, confirm }).is_ok()
             }
             Ok(Some(ToRunner::Batch(batch))) => {
+                shared.alive();
                 let epoch = shared.epoch.load(Ordering::SeqCst);
                 work.send(Work::Batch { batch, epoch }).is_ok()
             }
@@ -209,6 +249,10 @@ fn read(mut input: Box<dyn Read + Send>, shared: &Shared, work: Sender<Work>, ch
             }
             Ok(Some(ToRunner::BlobLost { sha256, reason })) => {
                 chunks.send(Chunk::Lost { sha256, reason }).is_ok()
+            }
+            Ok(Some(ToRunner::Alive)) => {
+                shared.alive();
+                true
             }
             Ok(Some(ToRunner::Cancel)) => {
                 shared.epoch.fetch_add(1, Ordering::SeqCst);
@@ -244,9 +288,20 @@ fn end(shared: &Shared) {
 }
 
 /// Announces tasks that take long and ends those whose time is over.
-fn watch(shared: &Shared) {
+fn watch(shared: &Arc<Shared>) {
+    let mut ticks = 0_u64;
     loop {
         std::thread::sleep(Duration::from_millis(50));
+        ticks += 1;
+        if ticks % 10 == 0 && shared.is_over() {
+            // The reverter waits for the lock that this process holds.
+            exec::kill_all();
+            // Nobody may be reading any more, and then this would wait for ever.
+            let last = Arc::clone(shared);
+            std::thread::spawn(move || last.try_send(&ToController::Fatal { message: switch::OVER.into() }));
+            std::thread::sleep(Duration::from_millis(300));
+            std::process::exit(1);
+        }
         let mut now = shared.now();
         let Some(started) = now.started else { continue };
         let (batch, task) = (now.batch, now.task);
@@ -280,6 +335,7 @@ struct Session {
     operator: String,
     run: String,
     check: bool,
+    confirm: Option<u64>,
     greeted: bool,
     carried: task::Carried,
     lock: Option<Lock>,
@@ -293,6 +349,7 @@ impl Session {
             operator: String::new(),
             run: String::new(),
             check: false,
+            confirm: None,
             greeted: false,
             carried: task::Carried::default(),
             lock: None,
@@ -305,7 +362,8 @@ impl Session {
                 Work::Hello { version, .. } if version != VERSION => {
                     return Err(format!("this runner speaks version {VERSION}, the controller {version}"));
                 }
-                Work::Hello { operator, run, check, .. } => {
+                Work::Hello { operator, run, check, confirm, .. } => {
+                    self.confirm = confirm;
                     (self.operator, self.run, self.check, self.greeted) = (operator, run, check, true);
                 }
                 Work::Batch { .. } if !self.greeted => return Err("a batch came before the greeting".into()),
@@ -347,14 +405,21 @@ impl Session {
             if self.shared.canceled(epoch) {
                 break;
             }
+            if call.module == CONFIRM {
+                let report = Box::new(revert::confirm(call, &mut self.local));
+                self.say(&ToController::Ended { batch: batch.id, report })?;
+                continue;
+            }
             if changes(call) && self.lock.is_none() {
                 self.lock = self.take_lock(epoch);
                 if self.lock.is_none() {
                     break;
                 }
-                if !self.run.is_empty() {
-                    // A host without the room for it can still be worked on.
-                    self.carried.store = Store::open(&prior::root(&self.local.home()), &self.run).ok();
+                if let Err(message) = self.keep() {
+                    let report = Box::new(task::failed(call.id, message));
+                    self.say(&ToController::Ended { batch: batch.id, report })?;
+                    self.lock = None;
+                    break;
                 }
             }
             let report = self.task(&batch, call);
@@ -383,6 +448,26 @@ impl Session {
             }
         }
         self.local.sync().map_err(|error| error.to_string())
+    }
+
+    /// Opens the store of prior states and arms the dead man's switch, if there is to be one.
+    fn keep(&mut self) -> Result<(), String> {
+        if self.run.is_empty() {
+            return Ok(());
+        }
+        let store = Store::open(&prior::root(&self.local.home()), &self.run);
+        let Some(seconds) = self.confirm else {
+            // A host without the room for it can still be worked on.
+            self.carried.store = store.ok();
+            return Ok(());
+        };
+        let mut store =
+            store.map_err(|error| format!("the dead man's switch could not be armed: {error}"))?;
+        let (switch, warning) = switch::arm(&mut store, &self.run, seconds, &mut self.local)?;
+        *self.shared.switch.lock().unwrap_or_else(PoisonError::into_inner) = Some((switch, Instant::now()));
+        self.carried.store = Some(store);
+        self.carried.warning = warning;
+        Ok(())
     }
 
     /// Waits for the lock, and says so; `None` if the run was canceled meanwhile.
@@ -419,7 +504,12 @@ impl Session {
             Mode::Verify | Mode::Check => task::Kind::Dry,
         };
         let mut report = match (&call.detach, kind) {
-            (Some(detach), task::Kind::Real | task::Kind::Alone) => job::start(call, detach, &mut self.local),
+            (Some(detach), task::Kind::Real | task::Kind::Alone) => {
+                if let (Some(store), task::Kind::Real) = (&mut self.carried.store, kind) {
+                    let _ = store.lost(&format!("job {}", detach.job), "it ran detached from its task");
+                }
+                job::start(call, detach, &mut self.local)
+            }
             (Some(detach), task::Kind::Dry) => {
                 job::rehearse(call, detach, &mut self.local, &mut self.carried)
             }

@@ -48,6 +48,8 @@ pub(super) struct Carried {
     pub(super) overlay: Option<Overlay>,
     /// Where prior states are kept.
     pub(super) store: Option<Store>,
+    /// What the next report has to tell besides.
+    pub(super) warning: Option<String>,
 }
 
 /// Does a task.
@@ -56,7 +58,10 @@ pub(super) fn run(call: &Call, kind: Kind, local: &mut Local, carried: &mut Carr
     match kind {
         Kind::Real => {
             let mut journal = Journal::new(&mut *local).with_diff(call.diff).keeping(carried.store.take());
-            let outcome = run_module(call, &mut journal);
+            let mut outcome = run_module(call, &mut journal);
+            if let (Ok(outcome), Some(warning)) = (&mut outcome, carried.warning.take()) {
+                outcome.warnings.push(warning);
+            }
             let (changes, applied) = journal.take();
             carried.store = journal.take_store();
             report(call, outcome, changes, applied, false)

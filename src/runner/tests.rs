@@ -38,7 +38,13 @@ impl Rig {
             _alone: alone,
         };
         // One run, so that tests side by side share the lock.
-        rig.say(&ToRunner::Hello { version: VERSION, operator: "test".into(), run: "test".into(), check });
+        rig.say(&ToRunner::Hello {
+            version: VERSION,
+            operator: "test".into(),
+            run: "test".into(),
+            check,
+            confirm: None,
+        });
         assert!(matches!(rig.hear(), Some(ToController::Hello { version: VERSION, .. })));
         rig
     }

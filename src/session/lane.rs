@@ -119,6 +119,7 @@ impl Lane {
                 operator: if self.way.is_local() { String::new() } else { self.inner.operator.clone() },
                 run: self.inner.run.clone(),
                 check: self.check,
+                confirm: self.inner.confirm,
             };
             state.first = frame::encode(&hello).map_err(unsendable)?;
         }
@@ -258,6 +259,7 @@ impl Lane {
         let (requests, queue) = mpsc::channel(REQUESTS);
         let mut requests = Requests { queue: requests, made: 0, enough: Arc::default() };
         let _pump = Ending(rt::spawn(pump(queue, runner.bulk.clone())));
+        let _alive = self.inner.confirm.map(|seconds| Ending(rt::spawn(alive(seconds, runner.sign()))));
         let mut block = vec![0; 64 << 10];
         loop {
             while let Some(message) = runner.decoder.next::<ToController>().map_err(garbled)? {
@@ -471,6 +473,11 @@ impl Running {
         }
     }
 
+    /// A way to say something to it that does not keep it from ending.
+    fn sign(&self) -> Option<mpsc::WeakUnboundedSender<Vec<u8>>> {
+        self.control.as_ref().map(mpsc::UnboundedSender::downgrade)
+    }
+
     fn send(&self, bytes: Vec<u8>) {
         if let Some(control) = &self.control {
             // If nobody writes any more, reading will tell why.
@@ -541,6 +548,19 @@ async fn write(
     // Kept until here so that the content's other end stays open.
     drop(bulk);
     let _ = stdin.shutdown().await;
+}
+
+/// Says at times that the run goes on, so that the host does not take it back meanwhile.
+async fn alive(seconds: u64, control: Option<mpsc::WeakUnboundedSender<Vec<u8>>>) {
+    let interval = Duration::from_millis((seconds * 1000 / 4).clamp(200, 5000));
+    let Ok(sign) = frame::encode(&ToRunner::Alive) else { return };
+    loop {
+        rt::sleep(interval).await;
+        let Some(control) = control.as_ref().and_then(mpsc::WeakUnboundedSender::upgrade) else { return };
+        if control.send(sign.clone()).is_err() {
+            return;
+        }
+    }
 }
 
 /// Keeps the end of what a program prints on standard error.

@@ -46,6 +46,8 @@ pub struct Config {
     pub forks: usize,
     /// What is delivered.
     pub runners: Runners,
+    /// Hosts take back what is not confirmed within so many seconds.
+    pub confirm: Option<u64>,
 }
 
 /// Content that a run's batches refer to by its digest.
@@ -205,6 +207,7 @@ struct Inner {
     operator: String,
     run: String,
     runners: Runners,
+    confirm: Option<u64>,
     forks: Arc<Semaphore>,
     events: Sender<SessionEvent>,
     hosts: Mutex<HashMap<u32, Host>>,
@@ -293,6 +296,7 @@ impl Sessions {
             operator: config.operator,
             run: config.run,
             runners: config.runners,
+            confirm: config.confirm,
             forks,
             events,
             hosts: Mutex::default(),

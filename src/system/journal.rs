@@ -125,6 +125,10 @@ impl<S: System> System for Journal<S> {
             store.keep(&mut self.inner, to, true)?;
         }
         self.inner.rename(from, to)?;
+        if let Some(store) = &mut self.store {
+            store.made(&mut self.inner, from, None)?;
+            store.made(&mut self.inner, to, None)?;
+        }
         self.ledger.renamed(from, to, moved, replaced);
         Ok(())
     }
@@ -140,13 +144,14 @@ impl<S: System> System for Journal<S> {
     }
 
     fn change(&mut self, command: &Command, intent: Intent) -> Result<Done> {
-        // What leaves nothing behind has no way back and needs none.
-        if let Some(store) = &mut self.store
-            && !intent.kind.is_empty()
-        {
-            store.keep_intent(&intent)?;
-        }
+        let before = match &mut self.store {
+            Some(store) => store.before_command(&mut self.inner, &intent, Some(command))?,
+            None => None,
+        };
         let outcome = self.inner.change(command, intent.clone());
+        if let Some(store) = &mut self.store {
+            store.after_command(&mut self.inner, &intent.id, before)?;
+        }
         // Also when it failed half-way: it ran. Not if it could not be started.
         if !matches!(outcome, Err(super::SystemError::Start { .. })) {
             self.ledger.intent(&intent);
@@ -156,7 +161,7 @@ impl<S: System> System for Journal<S> {
 
     fn perform(&mut self, intent: Intent, act: &mut dyn FnMut() -> Result<()>) -> Result<bool> {
         if let Some(store) = &mut self.store {
-            store.keep_intent(&intent)?;
+            store.before_command(&mut self.inner, &intent, None)?;
         }
         let made = self.inner.perform(intent.clone(), act)?;
         self.ledger.intent(&intent);

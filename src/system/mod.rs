@@ -97,6 +97,7 @@ pub mod probe;
 pub mod pty;
 pub mod readonly;
 pub mod recorder;
+pub mod switch;
 
 /// What kind of thing a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

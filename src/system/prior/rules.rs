@@ -1,0 +1,150 @@
+//! The packet filter's rules: the kernel's state that cuts hosts off, read and put back as a whole.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::{Command, Intent, Result, System, SystemError};
+use crate::value::map_of;
+
+/// The rules as one program prints them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// `nft`, `iptables-save` or `ip6tables-save`.
+    program: String,
+    /// What it prints, without what counts packets.
+    text: String,
+}
+
+/// Programs that print the rules; the first is asked alone if it is there.
+const READERS: &[(&str, &[&str])] = &[
+    ("nft", &["nft", "-s", "list", "ruleset"]),
+    ("iptables-save", &["iptables-save"]),
+    ("ip6tables-save", &["ip6tables-save"]),
+];
+
+/// Words of commands and services that may change the rules.
+const WORDS: &[&str] =
+    &["iptables", "ip6tables", "nft", "nftables", "ufw", "firewalld", "firewall-cmd", "netfilter-persistent"];
+
+/// Whether this is about to change the rules.
+pub(super) fn is_about(intent: &Intent) -> bool {
+    let words = intent.id.split(|c: char| c.is_whitespace() || "'\";&|/.()".contains(c));
+    words.into_iter().any(|word| WORDS.contains(&word))
+}
+
+/// The rules now. Nothing where no program can tell.
+pub(super) fn read(system: &mut dyn System) -> Vec<Rules> {
+    read_known(system).unwrap_or_default()
+}
+
+/// The rules now; `None` where no program can tell.
+pub(super) fn read_known(system: &mut dyn System) -> Option<Vec<Rules>> {
+    let mut found = Vec::new();
+    let mut known = false;
+    for (program, argv) in READERS {
+        let Ok(output) = system.query(&Command::new(argv.iter().copied())) else { continue };
+        if !output.success() {
+            continue;
+        }
+        known = true;
+        let text = without_counts(&output.stdout_text());
+        // No rules are no rules, whether a program is there to say so or not.
+        if !text.is_empty() {
+            found.push(Rules { program: (*program).into(), text });
+        }
+        if *program == "nft" {
+            break;
+        }
+    }
+    known.then_some(found)
+}
+
+/// Comments hold the time, and chains their counters.
+fn without_counts(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.starts_with('#')).map(|line| match line.rsplit_once(" [") {
+        Some((rest, _)) if line.starts_with(':') => rest,
+        _ => line,
+    });
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+/// Puts the rules back; returns whether anything had to be done.
+pub(super) fn put_back(system: &mut dyn System, before: &[Rules]) -> Result<bool> {
+    let mut changed = false;
+    let now = read(system);
+    for (program, _) in READERS {
+        let of = |rules: &[Rules]| {
+            rules.iter().find(|known| known.program == *program).map(|known| known.text.clone())
+        };
+        let (text, now) = (of(before).unwrap_or_default(), of(&now).unwrap_or_default());
+        if text == now {
+            continue;
+        }
+        let (argv, stdin): (&[&str], String) = match *program {
+            "nft" => (&["nft", "-f", "-"], format!("flush ruleset\n{text}")),
+            "iptables-save" => (&["iptables-restore"], with_defaults(&text)),
+            _ => (&["ip6tables-restore"], with_defaults(&text)),
+        };
+        let command = Command { stdin: Some(stdin.into_bytes()), ..Command::new(argv.iter().copied()) };
+        let intent = Intent {
+            kind: "firewall",
+            id: "rules".into(),
+            before: map_of([("rules", now.as_str())]).into(),
+            after: map_of([("rules", text.as_str())]).into(),
+            ..Intent::default()
+        };
+        let output = system.change(&command, intent)?.output();
+        if !output.success() {
+            return Err(SystemError::Other(format!("{}: {}", command.line(), output.stderr_text().trim())));
+        }
+        changed = true;
+    }
+    Ok(changed)
+}
+
+/// No rules at all, as `iptables-restore` wants it said.
+fn with_defaults(text: &str) -> String {
+    if text.is_empty() {
+        "*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n".into()
+    } else {
+        text.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Output;
+    use super::super::super::fake::Fake;
+    use super::*;
+
+    #[test]
+    fn commands_that_are_about_rules_are_known() {
+        for (id, about) in [
+            ("iptables -A INPUT -p tcp --dport 22 -j DROP", true),
+            ("/usr/sbin/nft add rule inet f i drop", true),
+            ("sh -c 'ufw enable'", true),
+            ("nftables.service", true),
+            ("nginx", false),
+            ("echo drafting", false),
+        ] {
+            let intent = Intent { id: id.into(), ..Intent::default() };
+            assert_eq!(is_about(&intent), about, "{id}");
+        }
+    }
+
+    #[test]
+    fn counters_and_comments_are_no_rules() {
+        let text = "# Generated by iptables-save on Sat\n*filter\n:INPUT ACCEPT [12:900]\n-A INPUT -j DROP\nCOMMIT\n";
+        assert_eq!(without_counts(text), "*filter\n:INPUT ACCEPT\n-A INPUT -j DROP\nCOMMIT\n");
+    }
+
+    #[test]
+    fn rules_are_put_back_as_a_whole_and_only_when_they_differ() {
+        let list = ["nft", "-s", "list", "ruleset"];
+        let mut machine = Fake::new()
+            .with_command(&list, Output::ok("table inet f {\n}\n"))
+            .with_command(&["nft", "-f", "-"], Output::ok(""));
+        let same = [Rules { program: "nft".into(), text: "table inet f {\n}\n".into() }];
+        assert!(!put_back(&mut machine, &same).expect("nothing to do"));
+        assert!(put_back(&mut machine, &[]).expect("flushed"));
+    }
+}
