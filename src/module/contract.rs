@@ -165,7 +165,6 @@ fn cut_off(module: &Module, start: &[&str], arguments: &str, end: &[String], wha
             });
             let first = std::panic::catch_unwind(run);
             tried = faulty.calls();
-            drop(faulty);
             if tried <= at {
                 return;
             }
@@ -301,7 +300,6 @@ fn interrupted(module: &Module, given: &Value, machine: &dyn Fn() -> Fake, end: 
             let mut faulty = Faulty::new(&mut fake, at, fault);
             let run = std::panic::AssertUnwindSafe(|| call(module, given, &mut faulty));
             went_wrong = std::panic::catch_unwind(run).is_err();
-            drop(faulty);
             if went_wrong {
                 let repeated = call(module, given, &mut fake);
                 assert_eq!(repeated.err(), None, "a repeated run failed: {what}, {fault:?} change {at}");

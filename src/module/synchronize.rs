@@ -351,6 +351,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
     fn trees_come_into_line() {
         if !std::path::Path::new("/usr/bin/rsync").exists() {
             eprintln!("SKIPPED: there is no rsync on this machine");

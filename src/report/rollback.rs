@@ -154,10 +154,10 @@ fn text(value: &Value, key: &str) -> String {
 impl Listener for Rollback {
     fn event(&mut self, event: &Event) {
         match event {
-            Event::TaskStarted { task } if task.action == ACTION && task.name.starts_with("Roll back") => {
-                if !self.planned {
-                    self.plan();
-                }
+            Event::TaskStarted { task }
+                if task.action == ACTION && task.name.starts_with("Roll back") && !self.planned =>
+            {
+                self.plan();
             }
             Event::Result(result) if result.verdict != Verdict::Skipped => self.result(result),
             Event::Waiting { host, holder } => {

@@ -293,7 +293,7 @@ fn watch(shared: &Arc<Shared>) {
     loop {
         std::thread::sleep(Duration::from_millis(50));
         ticks += 1;
-        if ticks % 10 == 0 && shared.is_over() {
+        if ticks.is_multiple_of(10) && shared.is_over() {
             // The reverter waits for the lock that this process holds.
             exec::kill_all();
             // Nobody may be reading any more, and then this would wait for ever.

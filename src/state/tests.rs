@@ -477,6 +477,7 @@ fn a_full_disk_is_told_and_leaves_a_store_that_opens() {
 
 /// A million resources: written in batches, counted, and read back host by host, in bounded time and memory.
 #[test]
+#[expect(clippy::print_stdout, reason = "a measurement tells its figures")]
 #[ignore = "takes a minute; run it by name"]
 fn a_million_resources() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -376,7 +376,7 @@ fn cron_fields(definition: &Definition) -> Result<String, Failure> {
     match every % 60 {
         0 if (1..60).contains(&minutes) && 60 % minutes == 0 => Ok(format!("*/{minutes} * * * *")),
         0 if minutes == 60 => Ok("0 * * * *".into()),
-        0 if minutes % 60 == 0 && minutes < 1440 && 24 % (minutes / 60) == 0 => {
+        0 if minutes.is_multiple_of(60) && minutes < 1440 && 24 % (minutes / 60) == 0 => {
             Ok(format!("0 */{} * * *", minutes / 60))
         }
         0 if minutes == 1440 => Ok("0 3 * * *".into()),

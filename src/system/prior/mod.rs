@@ -48,6 +48,7 @@ const ROLLED_BACK: &str = "rolled-back";
 
 /// What was there before one change, and after it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "records are read one by one; most are of the large kind")]
 pub enum Prior {
     /// Something at a path.
     Path {

@@ -388,8 +388,7 @@ impl Work<'_> {
             };
             let how = if *sensitive || kind == "crontab" { "put back".into() } else { command.line() };
             self.tell(what, how, outcome);
-        } else if !(watched && IN_FILES.contains(&kind.as_str())) && !rules_only(caught) && !is_nothing(kind)
-        {
+        } else if !(watched && IN_FILES.contains(&kind.as_str()) || rules_only(caught) || is_nothing(kind)) {
             let reason = if watched {
                 "what it changed outside of /etc, crontabs and packages is not known"
             } else {
@@ -695,9 +694,26 @@ fn is_nothing(kind: &str) -> bool {
 
 /// Kinds that may come back out of a record.
 const KINDS: &[&str] = &[
-    "package", "service", "user", "group", "command", "cron", "crontab", "mount", "sysctl", "firewall",
-    "alternative", "diversion", "git_config", "apache2_module", "selinux", "locale", "filesystem", "volume",
-    "partition", "package_selection",
+    "package",
+    "service",
+    "user",
+    "group",
+    "command",
+    "cron",
+    "crontab",
+    "mount",
+    "sysctl",
+    "firewall",
+    "alternative",
+    "diversion",
+    "git_config",
+    "apache2_module",
+    "selinux",
+    "locale",
+    "filesystem",
+    "volume",
+    "partition",
+    "package_selection",
 ];
 
 /// The packages by name with architecture, from dpkg's list.
