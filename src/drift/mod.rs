@@ -1,7 +1,7 @@
 //! Drift: compares what was applied, what the host has and what the playbook wants.
 //!
-//! [`verdict`] decides for one resource and is pure. [`gather`] listens to the two runs of an audit (what the
-//! hosts have, and a dry run of the playbooks) and collects what they say. [`judge`] makes findings of it, and
+//! [`mod@verdict`] decides for one resource and is pure. [`gather`] listens to the two runs of an audit (what the
+//! hosts have, and a dry run of the playbooks) and collects what they say. [`mod@judge`] makes findings of it, and
 //! [`group`] shows one finding for many hosts once.
 
 pub mod adopt;
