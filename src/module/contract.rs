@@ -188,6 +188,14 @@ fn cut_off(module: &Module, start: &[&str], arguments: &str, end: &[String], wha
     }
 }
 
+/// A file below the directory has more than one name.
+fn has_several_names(directory: &Path) -> bool {
+    fs::read_dir(directory).expect("readable").flatten().any(|entry| {
+        let found = entry.metadata().expect("readable");
+        if found.is_dir() { has_several_names(&entry.path()) } else { found.nlink() > 1 }
+    })
+}
+
 /// Taken back, everything is as it was before.
 fn taken_back(module: &Module, start: &[&str], arguments: &str, what: &str) {
     let (_place, root, given, mut local) = prepare(start, arguments);
@@ -198,6 +206,10 @@ fn taken_back(module: &Module, start: &[&str], arguments: &str, what: &str) {
     let mut journal = Journal::new(&mut local).keeping(Some(store));
     call(module, &given, &mut journal).expect("it worked before");
     drop(journal);
+    // Of a file with several names only the one that was changed is put back.
+    if has_several_names(&root) {
+        return;
+    }
     let records = prior::records(&kept, "run").expect("readable").expect("there");
     if records.list.iter().any(|record| matches!(record, Prior::Command { undo: None, .. })) {
         return;
