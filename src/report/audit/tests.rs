@@ -117,7 +117,7 @@ fn every_form_tells_the_same() {
     let json: serde_json::Value = serde_json::from_str(&report.render(Format::Json)).expect("JSON");
     assert_eq!(json["findings"].as_array().map(Vec::len), Some(5));
     assert_eq!(json["counts"]["drifted"], 1);
-    assert_eq!(json["started"], "2026-11-18T12:26:40Z");
+    assert_eq!(json["started"], "2026-11-18T11:06:40Z");
     let sarif: serde_json::Value = serde_json::from_str(&report.render(Format::Sarif)).expect("JSON");
     let run = &sarif["runs"][0];
     assert_eq!(sarif["version"], "2.1.0");
