@@ -53,7 +53,7 @@ fn arrows_point_down() {
         ("inventory", &["value", "diagnostic", "source", "vault", "template"]),
         ("template", &["value", "diagnostic", "source", "vault", "module"]),
         ("playbook", &["value", "diagnostic", "source", "vault", "module"]),
-        ("vars", &["value", "diagnostic", "inventory", "playbook"]),
+        ("vars", &["value", "diagnostic", "source", "inventory", "playbook"]),
         ("transport", &["value", "diagnostic"]),
         ("session", &["value", "protocol", "system", "transport"]),
         ("event", &["value", "diagnostic", "system"]),
@@ -109,6 +109,8 @@ fn no_module_asks_for_check_mode() {
             continue;
         }
         for (number, line) in code(&text) {
+            // The name of a parameter of a container.
+            let line = line.replace("pull_check_mode_behavior", "");
             if line.contains("check_mode") && !line.contains('"') {
                 wrong.push(format!("src/{file}:{}", number + 1));
             }
