@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use crate::module::args::json_text;
 use crate::protocol::{Async, Call, Report, Status};
+use crate::system::exec::Programs;
 use crate::system::local::{Local, NoDepot, random_name};
 use crate::system::recorder::Recorder;
-use crate::system::{Attributes, Command, Content, Effect, FileKind, Intent, System, WriteOptions, exec};
+use crate::system::{Attributes, Command, Content, Effect, FileKind, Intent, System, WriteOptions};
 use crate::value::{Map, Value, map_of};
 
 use super::task::{self, Carried, Kind};
@@ -141,11 +142,12 @@ pub(super) fn main() -> ExitCode {
     task::quiet_panics();
     let path = PathBuf::from(path);
     let job = detach.job.clone();
-    let limited = (path.clone(), job.clone(), detach.limit);
+    let programs = Programs::default();
+    let limited = (path.clone(), job.clone(), detach.limit, programs.clone());
     std::thread::spawn(move || {
-        let (path, job, limit) = limited;
+        let (path, job, limit, programs) = limited;
         std::thread::sleep(Duration::from_secs(limit.max(1)));
-        exec::kill_all();
+        programs.kill_all();
         let pid = i64::from(std::process::id());
         let status = map_of([
             ("started", Value::Int(1)),
@@ -158,7 +160,7 @@ pub(super) fn main() -> ExitCode {
         let _ = save(&path, &Value::map(status));
         std::process::exit(1);
     });
-    let mut local = Local::new(Box::new(NoDepot));
+    let mut local = Local::new(Box::new(NoDepot)).ended_by(programs);
     local.set_environment(call.environment.clone());
     let kind = if call.check { Kind::Alone } else { Kind::Real };
     let report = task::run(&call, kind, &mut local, &mut Carried::default());

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::frame::{self, FrameError};
 use crate::protocol::{Batch, CONFIRM, Call, Mode, Report, Status, ToController, ToRunner, VERSION};
-use crate::system::exec;
+use crate::system::exec::Programs;
 use crate::system::local::Local;
 use crate::system::prior::{self, Store};
 use crate::system::switch::{self, Switch};
@@ -110,6 +110,8 @@ pub(crate) struct Shared {
     switch: Mutex<Option<(Switch, Instant)>>,
     /// Batches that came before the last `Cancel` have a lower number than this.
     epoch: AtomicU64,
+    /// What tasks are running.
+    programs: Programs,
 }
 
 /// The task that is being done.
@@ -131,6 +133,7 @@ impl Shared {
             now: Mutex::default(),
             switch: Mutex::default(),
             epoch: AtomicU64::new(0),
+            programs: Programs::default(),
         }
     }
 
@@ -219,7 +222,8 @@ pub fn serve(input: Box<dyn Read + Send>, output: Box<dyn Write + Send>) -> Exit
     let watcher = Arc::clone(&shared);
     std::thread::spawn(move || watch(&watcher));
     let wire = Wire::new(Arc::clone(&shared), content);
-    let mut session = Session::new(Arc::clone(&shared), Local::new(Box::new(wire)));
+    let local = Local::new(Box::new(wire)).ended_by(shared.programs.clone());
+    let mut session = Session::new(Arc::clone(&shared), local);
     let outcome = session.serve(&queue);
     session.local.clear_scratch();
     match outcome {
@@ -277,7 +281,7 @@ fn end(shared: &Shared) {
     let deadline = Instant::now() + GRACE;
     shared.epoch.fetch_add(1, Ordering::SeqCst);
     while Instant::now() < deadline {
-        exec::kill_all();
+        shared.programs.kill_all();
         std::thread::sleep(Duration::from_millis(50));
         if shared.now().started.is_none() {
             return;
@@ -295,7 +299,7 @@ fn watch(shared: &Arc<Shared>) {
         ticks += 1;
         if ticks.is_multiple_of(10) && shared.is_over() {
             // The reverter waits for the lock that this process holds.
-            exec::kill_all();
+            shared.programs.kill_all();
             // Nobody may be reading any more, and then this would wait for ever.
             let last = Arc::clone(shared);
             std::thread::spawn(move || last.try_send(&ToController::Fatal { message: switch::OVER.into() }));
@@ -316,7 +320,7 @@ fn watch(shared: &Arc<Shared>) {
             let _ = shared.send(&ToController::Started { batch, task });
         }
         if overdue {
-            exec::kill_all();
+            shared.programs.kill_all();
         }
         if late.is_some_and(|late| late > GRACE) {
             // Not even the end of its commands has ended it.

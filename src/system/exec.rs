@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -25,14 +25,26 @@ const LINGER: Duration = Duration::from_millis(150);
 /// Where programs of an administrator are, also when the login's `PATH` lacks it.
 const ADMIN_PATH: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// Process groups that are running, to be ended with this program.
-static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+/// The programs that one [`super::Local`] is running, so that another thread can end them.
+#[derive(Clone, Debug, Default)]
+pub struct Programs(Arc<Mutex<BTreeSet<i32>>>);
 
-/// Ends all programs that are running, with their children.
-pub fn kill_all() {
-    let groups = GROUPS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    for group in groups.iter() {
-        kill_group(*group);
+impl Programs {
+    /// Ends all that are running, with their children.
+    pub fn kill_all(&self) {
+        for group in self.groups().iter() {
+            kill_group(*group);
+        }
+    }
+
+    fn groups(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn register(&self, child: &Child) -> Running {
+        let group = child.id().cast_signed();
+        self.groups().insert(group);
+        Running { group, programs: self.clone() }
     }
 }
 
@@ -42,31 +54,33 @@ fn kill_group(group: i32) {
     }
 }
 
-pub(super) struct Running(i32);
+/// A process group, for as long as it runs.
+pub(super) struct Running {
+    group: i32,
+    programs: Programs,
+}
 
 impl Running {
     /// Ends it, with its children.
     pub(super) fn kill(&self) {
-        kill_group(self.0);
-    }
-
-    pub(super) fn register(child: &Child) -> Running {
-        let group = child.id().cast_signed();
-        GROUPS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(group);
-        Running(group)
+        kill_group(self.group);
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        GROUPS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&self.0);
+        self.programs.groups().remove(&self.group);
     }
 }
 
 /// Runs a command to its end.
-pub(crate) fn run(command: &Command, environment: &[(String, String)]) -> Result<Output> {
+pub(crate) fn run(
+    command: &Command,
+    environment: &[(String, String)],
+    programs: &Programs,
+) -> Result<Output> {
     if let Some(dialogue) = &command.dialogue {
-        return super::pty::run(command, environment, dialogue);
+        return super::pty::run(command, environment, dialogue, programs);
     }
     let Some(program) = command.argv.first() else {
         return Err(SystemError::Other("there is no program to run".into()));
@@ -74,10 +88,10 @@ pub(crate) fn run(command: &Command, environment: &[(String, String)]) -> Result
     let name = program.to_string_lossy().into_owned();
     let start = |source| SystemError::Start { program: name.clone(), source };
     let mut child = spawn(command, environment).map_err(start)?;
-    let running = Running::register(&child);
-    let outcome = attend(&mut child, command, running.0);
+    let running = programs.register(&child);
+    let outcome = attend(&mut child, command, running.group);
     if !matches!(outcome, Ok(Ended::Exit(..))) {
-        kill_group(running.0);
+        running.kill();
         let _ = child.kill();
         let _ = child.wait();
     }
@@ -339,7 +353,7 @@ mod tests {
         for (command, code, stdout, stderr) in cases {
             let started = Instant::now();
             let environment = [("A".to_string(), "1".to_string()), ("B".into(), "1".into())];
-            let output = run(command, &environment).expect("it starts");
+            let output = run(command, &environment, &Programs::default()).expect("it starts");
             let got = (output.code, output.stdout_text(), output.stderr_text());
             assert_eq!(got, (*code, stdout.to_string(), stderr.to_string()), "{}", command.line());
             assert!(started.elapsed() < Duration::from_secs(5), "{}", command.line());
@@ -349,13 +363,15 @@ mod tests {
     #[test]
     fn large_input_and_output_pass_through() {
         let bytes: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
-        let output = run(&Command { stdin: Some(bytes.clone()), ..sh("cat") }, &[]).expect("it runs");
+        let output = run(&Command { stdin: Some(bytes.clone()), ..sh("cat") }, &[], &Programs::default())
+            .expect("it runs");
         assert!(output.stdout == bytes);
     }
 
     #[test]
     fn refuses_by_name() {
-        let error = |command: &Command| run(command, &[]).expect_err("refused").to_string();
+        let error =
+            |command: &Command| run(command, &[], &Programs::default()).expect_err("refused").to_string();
         let late = Command { timeout: Some(Duration::from_secs(1)), ..sh("sleep 30 | cat") };
         assert_eq!(error(&late), "`sh` did not end within 1 s");
         assert!(

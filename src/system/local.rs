@@ -15,10 +15,11 @@ use rayon::prelude::*;
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 
 use super::digest::{Hasher, of_reader};
+use super::exec::{self, Programs};
 use super::path::{Step, os_error, walk};
 use super::{
     Algorithm, Applied, Attributes, BlobRef, Change, Command, Content, Done, FileKind, Found, Group, Intent,
-    LinkKind, Output, Result, Stat, System, SystemError, User, WriteOptions, accounts, exec, flags,
+    LinkKind, Output, Result, Stat, System, SystemError, User, WriteOptions, accounts, flags,
 };
 
 /// The machine's way to the controller: content comes and files go.
@@ -53,6 +54,7 @@ impl Depot for NoDepot {
 pub struct Local {
     depot: Box<dyn Depot>,
     environment: Vec<(String, String)>,
+    programs: Programs,
     umask: u32,
     who: User,
     getent: HashMap<(&'static str, String), Option<String>>,
@@ -67,6 +69,7 @@ impl Local {
         let mut local = Local {
             depot,
             environment: Vec::new(),
+            programs: Programs::default(),
             umask: super::process_umask(),
             who: User {
                 name: String::new(),
@@ -93,6 +96,13 @@ impl Local {
     /// Variables for the programs that are run from now on, over those of this program.
     pub fn set_environment(&mut self, environment: Vec<(String, String)>) {
         self.environment = environment;
+    }
+
+    /// Lets whoever holds `programs` end the programs that are run from now on.
+    #[must_use]
+    pub fn ended_by(mut self, programs: Programs) -> Local {
+        self.programs = programs;
+        self
     }
 
     /// The home directory of the user that this runs as.
@@ -126,7 +136,7 @@ impl Local {
     }
 
     fn run(&mut self, command: &Command) -> Result<Output> {
-        exec::run(command, &self.environment)
+        exec::run(command, &self.environment, &self.programs)
     }
 
     /// A line of an account database: from the file, else by way of `getent`, which knows directories too.
@@ -144,7 +154,7 @@ impl Local {
         let found = if key.is_empty() || key.starts_with('-') || !accounts::is_served_elsewhere(database) {
             None
         } else {
-            match exec::run(&Command::new(["getent", database, key]), &[]) {
+            match exec::run(&Command::new(["getent", database, key]), &[], &self.programs) {
                 Ok(output) if output.success() => output.stdout_text().lines().next().map(String::from),
                 _ => None,
             }
@@ -1032,13 +1042,19 @@ mod tests {
                 OsStr::new("tmpfs"),
                 place.path().as_os_str(),
             ]);
-            exec::run(&command, &[]).is_ok_and(|output| output.success()).then(|| Mounted(place))
+            exec::run(&command, &[], &Programs::default())
+                .is_ok_and(|output| output.success())
+                .then(|| Mounted(place))
         }
     }
 
     impl Drop for Mounted {
         fn drop(&mut self) {
-            let _ = exec::run(&Command::new([OsStr::new("umount"), self.0.path().as_os_str()]), &[]);
+            let _ = exec::run(
+                &Command::new([OsStr::new("umount"), self.0.path().as_os_str()]),
+                &[],
+                &Programs::default(),
+            );
         }
     }
 
@@ -1071,12 +1087,13 @@ mod tests {
         put(&mut local, &path, b"hidden", false).expect("written");
         put(&mut local, &other, b"old", false).expect("written");
         let bind = [OsStr::new("mount"), OsStr::new("--bind"), other.as_os_str(), path.as_os_str()];
-        assert!(exec::run(&Command::new(bind), &[]).expect("it starts").success());
+        assert!(exec::run(&Command::new(bind), &[], &Programs::default()).expect("it starts").success());
         let refused = put(&mut local, &path, b"new", false).expect_err("a rename is refused");
         let written = put(&mut local, &path, b"new", true);
         let now = local.read(&other);
         let removed = local.remove(&path);
-        let unmounted = exec::run(&Command::new([OsStr::new("umount"), path.as_os_str()]), &[]);
+        let unmounted =
+            exec::run(&Command::new([OsStr::new("umount"), path.as_os_str()]), &[], &Programs::default());
         assert!(unmounted.expect("it starts").success());
         assert_eq!(refused.errno(), Some(libc::EBUSY));
         written.expect("in place");

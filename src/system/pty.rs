@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{LocalModes, OptionalActions};
 
-use super::exec::{self, MAX_OUTPUT, Running};
+use super::exec::{self, MAX_OUTPUT, Programs};
 use super::{Command, Output, Result, SystemError};
 
 /// What a program asks on its terminal, and the answers.
@@ -51,6 +51,7 @@ pub(super) fn run(
     command: &Command,
     environment: &[(String, String)],
     dialogue: &Dialogue,
+    programs: &Programs,
 ) -> Result<Output> {
     let Some(program) = command.argv.first() else {
         return Err(SystemError::Other("there is no program to run".into()));
@@ -60,7 +61,7 @@ pub(super) fn run(
     let started = spawn(command, environment, dialogue.echo)
         .map_err(|source| SystemError::Start { program: name.clone(), source });
     let (mut child, terminal) = started?;
-    let running = Running::register(&child);
+    let running = programs.register(&child);
     let outcome = attend(&mut child, &terminal, talk, &name);
     if outcome.is_err() {
         running.kill();
@@ -233,7 +234,7 @@ mod tests {
             })
             .collect();
         let dialogue = Dialogue { exchanges, echo, patience: Some(Duration::from_secs(2)) };
-        run(&Command::new(["sh", "-c", script]), &[], &dialogue)
+        run(&Command::new(["sh", "-c", script]), &[], &dialogue, &Programs::default())
     }
 
     #[test]
