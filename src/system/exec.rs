@@ -25,7 +25,7 @@ const LINGER: Duration = Duration::from_millis(150);
 /// Where programs of an administrator are, also when the login's `PATH` lacks it.
 const ADMIN_PATH: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// The programs that one [`super::Local`] is running, so that another thread can end them.
+/// The programs that one [`Local`](super::local::Local) is running, so that another thread can end them.
 #[derive(Clone, Debug, Default)]
 pub struct Programs(Arc<Mutex<BTreeSet<i32>>>);
 
