@@ -40,6 +40,7 @@ impl Rig {
             run: "tests".into(),
             forks,
             runners: runners(),
+            keep: true,
             confirm: None,
         };
         let sessions = Sessions::start(config, sender).expect("threads");

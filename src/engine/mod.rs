@@ -203,6 +203,8 @@ impl Engine {
             run: run_id.clone(),
             forks,
             runners: crate::session::Runners::find()?,
+            // What a dry run does for real (`check_mode: false`) is there to look.
+            keep: !options.check,
             confirm: options.confirm,
         };
         let sessions = Sessions::start(config, sender)?;

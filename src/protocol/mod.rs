@@ -36,6 +36,8 @@ pub enum ToRunner {
         run: String,
         /// Every batch of this session is a dry run: changes are overlaid and later batches see them.
         check: bool,
+        /// What the run changes is kept, so that it can be taken back.
+        keep: bool,
         /// What the run changes is taken back by the host itself unless a new connection confirms it within
         /// this many seconds of the last sign of life.
         confirm: Option<u64>,

@@ -191,6 +191,7 @@ impl Shared {
 /// What the reader hands to the main thread.
 enum Work {
     Hello {
+        keep: bool,
         version: u32,
         operator: String,
         run: String,
@@ -240,8 +241,8 @@ pub fn serve(input: Box<dyn Read + Send>, output: Box<dyn Write + Send>) -> Exit
 fn read(mut input: Box<dyn Read + Send>, shared: &Shared, work: Sender<Work>, chunks: SyncSender<Chunk>) {
     loop {
         let handed_on = match frame::read::<ToRunner>(&mut *input) {
-            Ok(Some(ToRunner::Hello { version, operator, run, check, confirm })) => {
-                work.send(Work::Hello { version, operator, run, check, confirm }).is_ok()
+            Ok(Some(ToRunner::Hello { version, operator, run, check, keep, confirm })) => {
+                work.send(Work::Hello { version, operator, run, check, keep, confirm }).is_ok()
             }
             Ok(Some(ToRunner::Batch(batch))) => {
                 shared.alive();
@@ -339,6 +340,7 @@ struct Session {
     operator: String,
     run: String,
     check: bool,
+    keeps: bool,
     confirm: Option<u64>,
     greeted: bool,
     carried: task::Carried,
@@ -353,6 +355,7 @@ impl Session {
             operator: String::new(),
             run: String::new(),
             check: false,
+            keeps: false,
             confirm: None,
             greeted: false,
             carried: task::Carried::default(),
@@ -366,8 +369,8 @@ impl Session {
                 Work::Hello { version, .. } if version != VERSION => {
                     return Err(format!("this runner speaks version {VERSION}, the controller {version}"));
                 }
-                Work::Hello { operator, run, check, confirm, .. } => {
-                    self.confirm = confirm;
+                Work::Hello { operator, run, check, keep, confirm, .. } => {
+                    (self.keeps, self.confirm) = (keep, confirm);
                     (self.operator, self.run, self.check, self.greeted) = (operator, run, check, true);
                 }
                 Work::Batch { .. } if !self.greeted => return Err("a batch came before the greeting".into()),
@@ -456,7 +459,7 @@ impl Session {
 
     /// Opens the store of prior states and arms the dead man's switch, if there is to be one.
     fn keep(&mut self) -> Result<(), String> {
-        if self.run.is_empty() {
+        if self.run.is_empty() || !self.keeps {
             return Ok(());
         }
         let store = Store::open(&prior::root(&self.local.home()), &self.run);

@@ -43,6 +43,7 @@ impl Rig {
             operator: "test".into(),
             run: "test".into(),
             check,
+            keep: true,
             confirm: None,
         });
         assert!(matches!(rig.hear(), Some(ToController::Hello { version: VERSION, .. })));

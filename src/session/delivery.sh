@@ -38,7 +38,7 @@ fit() {
   cd -P "$1" 2>/dev/null && [ -O . ] || return 1
   case $(LC_ALL=C ls -ldn . 2>/dev/null) in drwx------*) ;; *) return 1;; esac
   new=./new-$$
-  dd if=/dev/zero of="$new" bs=65536 count=$((KIB / 64 + 1)) 2>/dev/null && echo 'exit 0' >"$new.try" 2>/dev/null &&
+  dd if=/dev/zero of="$new" bs=65536 count=$((KIB / 64 + 1)) 2>/dev/null && printf '#!/bin/sh\nexit 0\n' >"$new.try" 2>/dev/null &&
     chmod 700 "$new.try" && "$new.try" 2>/dev/null </dev/null
   fits=$?
   rm -f "$new" "$new.try"

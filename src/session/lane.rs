@@ -119,6 +119,7 @@ impl Lane {
                 operator: if self.way.is_local() { String::new() } else { self.inner.operator.clone() },
                 run: self.inner.run.clone(),
                 check: self.check,
+                keep: self.inner.keep,
                 confirm: self.inner.confirm,
             };
             state.first = frame::encode(&hello).map_err(unsendable)?;

@@ -46,6 +46,8 @@ pub struct Config {
     pub forks: usize,
     /// What is delivered.
     pub runners: Runners,
+    /// Hosts keep what is changed, so that it can be taken back.
+    pub keep: bool,
     /// Hosts take back what is not confirmed within so many seconds.
     pub confirm: Option<u64>,
 }
@@ -207,6 +209,7 @@ struct Inner {
     operator: String,
     run: String,
     runners: Runners,
+    keep: bool,
     confirm: Option<u64>,
     forks: Arc<Semaphore>,
     events: Sender<SessionEvent>,
@@ -296,6 +299,7 @@ impl Sessions {
             operator: config.operator,
             run: config.run,
             runners: config.runners,
+            keep: config.keep,
             confirm: config.confirm,
             forks,
             events,

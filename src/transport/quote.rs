@@ -17,7 +17,8 @@ pub fn for_any_shell(script: &str) -> String {
             c => encoded.push(c),
         }
     }
-    format!("exec /bin/sh -c 'eval \"$(printf %b \"$0\")\"' '{encoded}'")
+    // The shell's own complaints begin with `$0`, so that must be short.
+    format!("exec /bin/sh -c 's=$(printf %b \"$1\"); shift; eval \"$s\"' sh '{encoded}'")
 }
 
 /// One word for `/bin/sh`.

@@ -260,7 +260,12 @@ impl Store {
     pub fn open(root: &Path, run: &str) -> io::Result<Store> {
         checked_name(run)?;
         let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(root)?;
+        // What leads there is not ours alone: `/var/lib` may be missing from a bare root file system.
+        builder.recursive(true);
+        if let Some(above) = root.parent().and_then(Path::parent) {
+            builder.mode(0o755).create(above)?;
+        }
+        builder.mode(0o700).create(root)?;
         check_private(root)?;
         let directory = root.join(run);
         let fresh = !directory.exists();

@@ -1,0 +1,212 @@
+//! Playbooks in a container (`connection: podman`) and below another root (`connection: chroot`), where there is
+//! nothing but busybox.
+//!
+//! Needs root, podman and a static busybox; without them the tests say that they were skipped.
+
+#![expect(clippy::print_stderr, reason = "a skipped test says so")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use rustix::process::Resource;
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/containers")
+}
+
+fn output_of(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().expect("the program starts")
+}
+
+/// Makes a root file system of busybox alone; `None`, said aloud, where that can't be done.
+fn busybox_root(test: &str, root: &Path) -> Option<()> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped {test}: needs root");
+        return None;
+    }
+    let busybox = Path::new("/bin/busybox");
+    let dynamic = || output_of(Command::new("ldd").arg(busybox)).status.success();
+    if !busybox.exists() || dynamic() {
+        eprintln!("skipped {test}: needs a static busybox");
+        return None;
+    }
+    for directory in ["bin", "etc", "tmp", "root", "proc", "dev", "sys", "run", "srv", "home/app"] {
+        fs::create_dir_all(root.join(directory)).expect("made");
+    }
+    fs::set_permissions(root.join("tmp"), PermissionsExt::from_mode(0o1777)).expect("ours");
+    chown(root.join("home/app"), Some(1000), Some(1000)).expect("we are root");
+    fs::copy(busybox, root.join("bin/busybox")).expect("copied");
+    // Without the set-user-ID bit its `su` would work for root all the same.
+    let listed = output_of(Command::new(busybox).arg("--list"));
+    for applet in String::from_utf8_lossy(&listed.stdout).lines().filter(|name| *name != "busybox") {
+        symlink("busybox", root.join("bin").join(applet)).expect("made");
+    }
+    let users = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:App:/home/app:/bin/sh\n";
+    fs::write(root.join("etc/passwd"), users).expect("written");
+    fs::write(root.join("etc/group"), "root:x:0:\napp:x:1000:\n").expect("written");
+    for (name, minor) in [("null", "3"), ("zero", "5")] {
+        let node = output_of(
+            Command::new("mknod")
+                .args(["-m", "666"])
+                .arg(root.join("dev").join(name))
+                .args(["c", "1", minor]),
+        );
+        if !node.status.success() {
+            eprintln!("skipped {test}: no devices can be made here");
+            return None;
+        }
+    }
+    Some(())
+}
+
+/// A container that runs until this is dropped, with storage of its own.
+struct Container {
+    options: Vec<String>,
+}
+
+const NAME: &str = "setpoint-test";
+
+impl Container {
+    fn start(test: &str, root: &Path, storage: &Path) -> Option<Container> {
+        if Command::new("podman").arg("--version").output().is_err() {
+            eprintln!("skipped {test}: needs podman");
+            return None;
+        }
+        let limit = |name: &str, resource| {
+            let now = rustix::process::getrlimit(resource);
+            let text = |limit: Option<u64>| limit.map_or("-1".to_string(), |limit| limit.to_string());
+            format!("--ulimit={name}={}:{}", text(now.current), text(now.maximum))
+        };
+        // What may not be raised here must not be asked for.
+        let limits = [limit("nofile", Resource::Nofile), limit("nproc", Resource::Nproc)];
+        let mut last = String::new();
+        for runtime in ["crun", "runc"] {
+            let mut options: Vec<String> = ["root", "runroot"]
+                .iter()
+                .map(|name| format!("--{name}={}", storage.join(runtime).join(name).display()))
+                .collect();
+            options.extend(["--storage-driver=vfs", "--cgroup-manager=cgroupfs"].map(String::from));
+            options.push(format!("--runtime={runtime}"));
+            let container = Container { options };
+            let archive = storage.join("root.tar");
+            let packed = output_of(Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg("."));
+            assert!(packed.status.success());
+            let archive = archive.display().to_string();
+            let imported = container.podman(&["import", "--quiet", &archive, "busybox-alone:1"]);
+            let mut arguments = vec!["run", "--detach", "--name", NAME, "--network=host"];
+            arguments.extend(limits.iter().map(String::as_str));
+            arguments.extend(["busybox-alone:1", "/bin/sleep", "600"]);
+            let started = container.podman(&arguments);
+            if imported.status.success() && started.status.success() {
+                return Some(container);
+            }
+            last = String::from_utf8_lossy(&started.stderr).trim().to_string();
+        }
+        eprintln!("skipped {test}: no container starts here: {last}");
+        None
+    }
+
+    fn podman(&self, arguments: &[&str]) -> Output {
+        output_of(Command::new("podman").args(&self.options).args(arguments))
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = self.podman(&["rm", "--force", "--time=0", NAME]);
+    }
+}
+
+/// How the tests look into a place: a shell in it.
+type Shell<'a> = &'a dyn Fn(&str) -> Output;
+
+/// Path, kind, mode, owner and content of all that is there, but for the runner's cache.
+fn tree(shell: Shell<'_>) -> BTreeMap<String, String> {
+    let script = "cd / && find . -xdev \\( -path ./proc -o -path ./sys -o -path ./dev -o -path ./run -o -path '*/.cache' \\) -prune \
+                  -o -print | while read -r path; do \
+                  echo \"$path $(stat -c '%f %u:%g' \"$path\") $([ -f \"$path\" ] && sha256sum <\"$path\")\"; done";
+    let output = shell(script);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(path, rest)| (path.into(), rest.into()))
+        .collect()
+}
+
+fn differences(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
+    let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let told = paths.into_iter().filter(|path| before.get(*path) != after.get(*path));
+    told.map(|path| format!("{path}: {:?}, then {:?}", before.get(path), after.get(path))).collect()
+}
+
+/// Runs the playbook; the line of the recap.
+fn play(vars: &str, home: &Path, arguments: &[&str]) -> Option<String> {
+    let inventory = home.join("inventory.ini");
+    fs::write(&inventory, format!("[boxes]\nbox {vars}\n")).expect("written");
+    let output = Command::new(env!("CARGO_BIN_EXE_setpoint"))
+        .args(["run", "play.yml", "-i"])
+        .arg(&inventory)
+        .args(arguments)
+        .current_dir(source())
+        .env_remove("ANSIBLE_CONFIG")
+        .env("HOME", home)
+        .env("ANSIBLE_NOCOLOR", "1")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    if told.contains("built without a runner") {
+        eprintln!("skipped: this build has no runner");
+        return None;
+    }
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{told}\n{errors}");
+    let recap = told.lines().last().expect("a recap");
+    Some(recap.split_whitespace().take(7).skip(2).collect::<Vec<_>>().join(" "))
+}
+
+/// A dry run changes nothing and foretells the run; a second run changes nothing.
+fn keeps_the_contract(vars: &str, shell: Shell<'_>) {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let before = tree(shell);
+    let Some(foretold) = play(vars, home.path(), &["--check", "--diff"]) else { return };
+    assert_eq!(differences(&before, &tree(shell)), Vec::<String>::new(), "a dry run changed something");
+    assert_eq!(play(vars, home.path(), &[]).as_deref(), Some(foretold.as_str()));
+    assert_eq!(foretold, "ok=8 changed=6 unreachable=0 failed=0 skipped=0");
+    let after = tree(shell);
+    let said =
+        String::from_utf8_lossy(&shell("cat /srv/app/told; stat -c %u /home/app/file").stdout).into_owned();
+    assert_eq!(said, "on Linux, as root\n1000\n");
+    let again = play(vars, home.path(), &[]);
+    assert_eq!(again.as_deref(), Some("ok=7 changed=0 unreachable=0 failed=0 skipped=0"));
+    assert_eq!(differences(&after, &tree(shell)), Vec::<String>::new(), "a second run changed something");
+}
+
+#[test]
+fn a_container_needs_no_more_than_a_shell() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let root = place.path().join("root");
+    let test = "a_container_needs_no_more_than_a_shell";
+    let Some(()) = busybox_root(test, &root) else { return };
+    let Some(container) = Container::start(test, &root, place.path()) else { return };
+    let vars = format!(
+        "ansible_connection=podman ansible_host={NAME} ansible_become_method=su ansible_podman_extra_args='{}'",
+        container.options.join(" ")
+    );
+    keeps_the_contract(&vars, &|script| container.podman(&["exec", NAME, "/bin/sh", "-c", script]));
+}
+
+#[test]
+fn another_root_needs_no_more_than_a_shell() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let root = place.path().join("root");
+    let Some(()) = busybox_root("another_root_needs_no_more_than_a_shell", &root) else { return };
+    let vars = format!("ansible_connection=chroot ansible_host={} ansible_become_method=su", root.display());
+    keeps_the_contract(&vars, &|script| {
+        output_of(Command::new("chroot").arg(&root).args(["/bin/sh", "-c", script]))
+    });
+}
