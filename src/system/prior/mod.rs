@@ -37,8 +37,11 @@ const MAX_RUN: u64 = 256 << 20;
 /// Most entries of a directory tree that are kept when it is removed.
 const MAX_ENTRIES: usize = 10_000;
 
-/// How many runs are kept.
+/// How many runs that changed something are kept, and how many others.
 const MAX_RUNS: usize = 20;
+
+/// Says that the run changed something that is known here, rather than having run commands that left no trace.
+const CHANGED: &str = "changed";
 
 /// Says that nothing is missing from a run's records. Taking it away needs no room on the disk.
 const COMPLETE: &str = "complete";
@@ -212,6 +215,19 @@ pub struct Kept {
     selinux: Option<String>,
 }
 
+impl Prior {
+    /// Whether it tells of a change; a command may have made none.
+    fn is_change(&self) -> bool {
+        match self {
+            Prior::Command { again, undo, .. } => again.is_some() || undo.is_some(),
+            Prior::Caught(caught) => {
+                !caught.paths.is_empty() || !caught.packages.is_empty() || caught.rules.is_some()
+            }
+            Prior::Path { .. } | Prior::Made { .. } | Prior::Rules(_) | Prior::Lost { .. } => true,
+        }
+    }
+}
+
 /// A record with a sum over it, so that damage is seen and not acted on.
 #[derive(Serialize, Deserialize)]
 struct Sealed {
@@ -230,6 +246,8 @@ pub struct Store {
     used: u64,
     /// What is kept must survive a loss of power.
     durable: bool,
+    /// [`CHANGED`] is there.
+    changed: bool,
     watch: watch::Watch,
 }
 
@@ -284,7 +302,7 @@ impl Store {
         let used = used.map(|found| found.len()).sum();
         let previous = runs(root)?.into_iter().find(|other| other != run).map(|other| root.join(other));
         let watch = watch::Watch::new(rustix::process::geteuid().is_root());
-        Ok(Store { directory, previous, index, used, durable: false, watch })
+        Ok(Store { directory, previous, index, used, durable: false, changed: false, watch })
     }
 
     /// What is kept from now on survives a loss of power.
@@ -305,6 +323,10 @@ impl Store {
     }
 
     fn append(&mut self, prior: &Prior) -> io::Result<()> {
+        if prior.is_change() && !self.changed {
+            File::create(self.directory.join(CHANGED))?;
+            self.changed = true;
+        }
         let body = rmp_serde::to_vec(prior).map_err(io::Error::other)?;
         let sealed = Sealed { sum: sum(&body), body };
         let frame = frame::encode(&sealed).map_err(io::Error::other)?;
@@ -545,10 +567,14 @@ fn check_private(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the oldest runs; those whose dead man's switch is armed stay.
+/// Removes the oldest runs; those whose dead man's switch is armed stay. Many runs that changed nothing don't
+/// push out the one that did.
 fn prune(root: &Path, current: &str) {
     let Ok(runs) = runs(root) else { return };
-    for run in runs.iter().skip(MAX_RUNS).filter(|run| *run != current) {
+    let (changed, idle): (Vec<String>, Vec<String>) =
+        runs.into_iter().partition(|run| root.join(run).join(CHANGED).exists());
+    let old = changed.iter().skip(MAX_RUNS).chain(idle.iter().skip(MAX_RUNS));
+    for run in old.filter(|run| *run != current) {
         if !root.join(run).join(ARMED).exists() {
             let _ = fs::remove_dir_all(root.join(run));
         }
@@ -914,6 +940,24 @@ mod tests {
         let steps = rig.back("r", false);
         assert_eq!(left(&steps).len(), 3);
         assert!(left(&steps)[0].ends_with("its kept content is damaged"), "{steps:?}");
+    }
+
+    #[test]
+    fn runs_that_change_nothing_push_none_out() {
+        let mut rig = Rig::new(&[("file", "first")]);
+        let count = |rig: &Rig| runs(&rig.store()).expect("listed").len();
+        rig.run("change", |system, host| write(system, &host.join("file"), "second"));
+        for number in 0..MAX_RUNS + 5 {
+            rig.run(&format!("idle-{number}"), |system, _| shell(system, "true"));
+        }
+        assert_eq!(count(&rig), 1 + MAX_RUNS);
+        assert_eq!(left(&rig.back("change", false)), [""; 0]);
+        assert_eq!(fs::read(rig.host().join("file")).expect("there"), b"first");
+        for number in 0..MAX_RUNS + 5 {
+            let line = format!("echo {number} >>{}", rig.host().join("file").display());
+            rig.run(&format!("change-{number}"), |system, _| shell(system, &line));
+        }
+        assert_eq!(records(&rig.store(), "change").expect("readable"), None, "the oldest went");
     }
 
     #[test]
