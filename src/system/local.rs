@@ -740,32 +740,52 @@ fn present(outcome: io::Result<fs::Metadata>, path: &Path) -> Result<Option<fs::
     }
 }
 
-/// [`super::survey_one`] without a machine to borrow, for several threads at once.
+/// How often a file that changes while it is read is read.
+const READS: usize = 3;
+
+/// [`super::survey_one`] without a machine to borrow, for several threads at once. Attributes and content of a file
+/// are of the same moment: a file that is replaced or written to meanwhile is looked at again.
 fn survey_path(path: &Path) -> Result<Found> {
-    let Some(found) = present(fs::symlink_metadata(path), path)? else { return Ok(Found::default()) };
-    let stat = stat_of(&found);
-    let gone = |error: &SystemError| error.is_not_found();
-    let mut out = Found::default();
-    match stat.kind {
-        FileKind::File => {
-            let digest = open_read(path)
-                .and_then(|mut file| of_reader(Algorithm::Sha256, &mut file).map_err(io_error("read", path)));
-            match digest {
-                Ok(digest) => out.sha256 = Some(digest),
-                Err(error) if gone(&error) => return Ok(Found::default()),
-                // What can't be read still has attributes.
+    for _ in 0..READS {
+        let Some(found) = present(fs::symlink_metadata(path), path)? else { return Ok(Found::default()) };
+        let mut out = Found { stat: Some(stat_of(&found)), ..Found::default() };
+        if found.is_symlink() {
+            match fs::read_link(path) {
+                Ok(target) => out.target = Some(target),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::default()),
                 Err(_) => {}
             }
         }
-        FileKind::Link => match fs::read_link(path) {
-            Ok(target) => out.target = Some(target),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::default()),
-            Err(_) => {}
-        },
-        _ => {}
+        if !found.is_file() {
+            return Ok(out);
+        }
+        let mut file = match open_read(path) {
+            Ok(file) => file,
+            Err(error) if error.is_not_found() => return Ok(Found::default()),
+            // What can't be read still has attributes.
+            Err(_) => return Ok(out),
+        };
+        out.sha256 = of_reader(Algorithm::Sha256, &mut file).ok();
+        let still = |now: fs::Metadata| {
+            let moment = |one: &fs::Metadata| {
+                (
+                    one.dev(),
+                    one.ino(),
+                    one.size(),
+                    one.mtime(),
+                    one.mtime_nsec(),
+                    one.mode(),
+                    one.uid(),
+                    one.gid(),
+                )
+            };
+            moment(&found) == moment(&now)
+        };
+        if file.metadata().is_ok_and(still) {
+            return Ok(out);
+        }
     }
-    out.stat = Some(stat);
-    Ok(out)
+    Err(SystemError::Other(format!("{} changes while it is looked at", path.display())))
 }
 
 fn stat_of(found: &fs::Metadata) -> Stat {
@@ -1026,6 +1046,57 @@ fn own_home() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_vanishes_or_changes_while_it_is_looked_at_is_never_told_wrongly() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let path = |name: &str| place.path().join(name);
+        let letters = |letter: u8, count: u64| vec![letter; usize::try_from(count).expect("small")];
+        let digest = |content: &[u8]| crate::system::digest::of_bytes(Algorithm::Sha256, content);
+        let (one, other) = (letters(b'a', 50_000), letters(b'b', 70_000));
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let (mut gone, mut there) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut round = 0_u32;
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    round += 1;
+                    let content = if round.is_multiple_of(2) { &one } else { &other };
+                    fs::write(path("next"), content).expect("written");
+                    fs::rename(path("next"), path("replaced")).expect("renamed");
+                    let mut grows =
+                        File::options().append(true).create(true).open(path("grows")).expect("opened");
+                    io::Write::write_all(&mut grows, &letters(b'c', 1000)).expect("written");
+                    if round.is_multiple_of(3) {
+                        fs::remove_file(path("replaced")).expect("removed");
+                    }
+                }
+            });
+            for _ in 0..2000 {
+                for found in Local::new(Box::new(NoDepot)).survey(&[path("replaced"), path("grows")]) {
+                    match found {
+                        Ok(Found { stat: None, .. }) => gone += 1,
+                        Ok(Found { stat: Some(stat), sha256, .. }) => {
+                            there += 1;
+                            let size = stat.size;
+                            let known = [letters(b'a', size), letters(b'b', size), letters(b'c', size)];
+                            let known = known.iter().map(|content| digest(content));
+                            assert!(
+                                known.into_iter().any(|known| Some(known) == sha256),
+                                "{size} {sha256:?}"
+                            );
+                        }
+                        Err(error) => assert!(error.to_string().contains("while it is looked at"), "{error}"),
+                    }
+                }
+                if gone > 20 && there > 200 {
+                    break;
+                }
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(there > 0, "nothing was ever seen");
+    }
 
     /// A file system of its own, which ends with the test; `None` where nothing may be mounted.
     struct Mounted(tempfile::TempDir);
