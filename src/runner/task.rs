@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::module::{Module, ModuleError, Outcome, args, registry};
+use crate::module::{Module, ModuleError, Outcome, args, observe, registry};
 use crate::protocol::{Call, Report, Status};
 use crate::system::journal::Journal;
 use crate::system::local::Local;
@@ -55,6 +55,9 @@ pub(super) struct Carried {
 /// Does a task.
 pub(super) fn run(call: &Call, kind: Kind, local: &mut Local, carried: &mut Carried) -> Report {
     let overlay = &mut carried.overlay;
+    // What a dry run has only recorded is not there for an audit that asks what is.
+    let looks = call.module == observe::MODULE.name && kind == Kind::Dry;
+    let kind = if looks { Kind::Alone } else { kind };
     match kind {
         Kind::Real => {
             let mut journal = Journal::new(&mut *local).with_diff(call.diff).keeping(carried.store.take());
