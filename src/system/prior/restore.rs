@@ -231,6 +231,10 @@ impl Work<'_> {
         }
     }
 
+    fn has_baseline(&self) -> bool {
+        self.plan.records.list.iter().any(|record| matches!(record, Prior::Rules(_)))
+    }
+
     fn baseline(&mut self, records: &[Prior], system: &mut dyn System) {
         let Some(before) = records.iter().find_map(|record| match record {
             Prior::Rules(rules) => Some(rules),
@@ -241,13 +245,16 @@ impl Work<'_> {
         self.rules(before, system);
     }
 
-    fn rules(&mut self, before: &[Rules], system: &mut dyn System) {
+    /// Puts the rules back; returns whether that worked.
+    fn rules(&mut self, before: &[Rules], system: &mut dyn System) -> bool {
         let outcome = match rules::put_back(system, before) {
             Ok(true) => Outcome::Restored,
             Ok(false) => Outcome::Already,
             Err(error) => Outcome::Left(error.to_string()),
         };
+        let worked = !matches!(outcome, Outcome::Left(_));
         self.tell("the packet filter's rules".into(), "put back", outcome);
+        worked
     }
 
     fn path(&mut self, record: usize, path: &Path, before: &Entry, system: &mut dyn System) {
@@ -358,10 +365,12 @@ impl Work<'_> {
             self.again.push((format!("service {name}"), command));
             return;
         }
-        if let Some((before, after)) = caught.and_then(|caught| caught.rules.as_ref()) {
+        // All the rules at once say what each of them was; a rule that is gone with them can't be deleted again.
+        let mut put_back = self.plan.rescue && kind == "firewall" && self.has_baseline();
+        if let Some((before, after)) = caught.and_then(|caught| caught.rules.as_ref()).filter(|_| !put_back) {
             if self.plan.force || rules::read(system) == *after {
-                self.rules(before, system);
-            } else {
+                put_back = self.rules(before, system);
+            } else if undo.is_none() {
                 let reason = "they were changed since".into();
                 self.tell("the packet filter's rules".into(), "put back", Outcome::Left(reason));
             }
@@ -371,6 +380,8 @@ impl Work<'_> {
         if !packages.is_empty() {
             let spared = caught.and_then(|caught| self.spared(caught));
             self.packages(packages, spared.as_deref(), system);
+        } else if put_back {
+            // Nothing is left to do.
         } else if let Some(undo) = undo.as_ref().filter(|_| !(watched && FOUND.contains(&kind.as_str()))) {
             let intent = Intent {
                 kind: KINDS.iter().find(|known| *known == kind).copied().unwrap_or("command"),
