@@ -2,7 +2,7 @@
 """Times the whole program against real sshds, beside the floor: OpenSSH and one hand-written shell script.
 
   benches/fleet.py [--setpoint target/release/setpoint] [--hosts 1,10,50] [--rtt 0,50,150] [--runs 5]
-                   [--parts ping,tasks,growth,many] [--nice -15]
+                   [--parts ping,tasks,growth,many,audit,recording] [--nice -15]
 
 Needs root, Linux with overlayfs and network namespaces, OpenSSH (client and server) and Python 3.9; no package and no
 network. It makes its own hosts: each is an sshd in namespaces of its own, over a copy-on-write view of this machine's
@@ -12,7 +12,7 @@ not every kernel has netem. All of it is gone when the script ends, however it e
 Every run is cold: no connection outlives the run before it. What is printed are medians. `trips` is how much a run
 grows for each millisecond of round trip, which counts those that wait for each other and nothing else.
 """
-import argparse, atexit, fcntl, heapq, json, os, pathlib, re, select, shutil, signal, statistics, struct
+import argparse, atexit, fcntl, heapq, json, os, pathlib, random, re, select, shutil, signal, statistics, struct
 import subprocess, sys, tempfile, time
 
 NET = "10.213"
@@ -235,12 +235,12 @@ def tasks(count):
 PING = "- hosts: all\n  gather_facts: false\n  tasks:\n    - ping:\n"
 
 
-def measure(words, hosts, stdin=None):
+def measure(words, hosts, stdin=None, state="state.db"):
     """Wall clock, CPU and memory of a program and of what it waited for; packets on the line."""
     before, started = hosts.packets(), time.perf_counter()
     with tempfile.TemporaryFile("w+") as log:
         child = subprocess.Popen(words, stdin=stdin or subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=hosts.place,
-                                 env={**os.environ, "HOME": hosts.place, "SETPOINT_STATE": f"{hosts.place}/state.db"})
+                                 env={**os.environ, "HOME": hosts.place, "SETPOINT_STATE": state if state == "none" else f"{hosts.place}/{state}"})
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         wall = time.perf_counter() - started
@@ -319,7 +319,62 @@ class Bench:
         if "many" in parts:
             self.many(ping)
 
+        if "audit" in parts:
+            self.audit(ping, 1, 10_000, range(200, 20_000))
+            self.audit(ping, options.fleet, 1_000, range(20, 2_000))
+        if "recording" in parts:
+            self.recording()
+
+    def audit(self, ping, count, files, sizes):
+        """An audit from the store, beside connecting to the same hosts and `sha256sum` of the same files on one of them;
+        all with warm caches, in turn."""
+        self.hosts.up(count)
+        tree, state, random_ = f"{self.hosts.place}/audit{count}", f"audit{count}.db", random.Random(1)
+        for number in range(files):
+            os.makedirs(f"{tree}/{number // 500:03}", exist_ok=True)
+            with open(f"{tree}/{number // 500:03}/file-{number:05}", "wb") as f:
+                f.write(random_.randbytes(random_.choice(sizes)))
+        task = f"copy: {{src: {tree}/, dest: /srv/audit{count}/, mode: '0644'}}"
+        play = self.file(f"audit{count}.yml", f"- hosts: all\n  gather_facts: false\n  tasks:\n    - {task}\n")
+        measure(self.setpoint(play, count), self.hosts, state=state)
+        audit = [self.options.setpoint, "drift", "audit", "-i", self.hosts.inventory(count), "-f", "50"]
+        connect = self.setpoint(ping, count)
+        remote = f"cd /srv/audit{count}; a=$(date +%s%N); find . -type f -print0 | xargs -0 sha256sum >/dev/null; b=$(date +%s%N); echo $((b - a))"
+        walls = {"audit": [], "connecting": [], "sha256sum": []}
+        for turn in range(self.options.runs + 1):
+            hashed = int(sh(*self.hosts.ssh(1, remote), stderr=subprocess.DEVNULL)) / 1e9
+            connected, _ = measure(connect, self.hosts, state="none")
+            audited, text = measure(audit, self.hosts, state=state)
+            found = re.search(r"(\d+) of (\d+) resources in sync", text)
+            if not found or found[1] != found[2] or int(found[2]) < count * files:
+                sys.exit(f"the audit did not find {count * files} files in sync\n{text[-2000:]}")
+            if turn:  # the first only warms what is read
+                for name, wall in (("audit", audited["wall"]), ("connecting", connected["wall"]), ("sha256sum", hashed)):
+                    walls[name].append(wall)
+        audited, connected, hashed = (statistics.median(walls[name]) for name in ("audit", "connecting", "sha256sum"))
+        print(f"\n{count} host(s), {files} recorded files each: audit {audited:.2f} s, connecting {connected:.2f} s, "
+              f"sha256sum on one host {hashed:.2f} s")
+        print(f"audit / sha256sum: {audited / hashed:.2f}; without connecting: {(audited - connected) / hashed:.2f}")
+        print(f"audit - connecting: {audited - connected:+.2f} s ({audited / connected:.2f} times)", flush=True)
+
+    def recording(self):
+        """What the state store costs a run: the same converged run with and without, in turn."""
+        count = min(10, max(self.options.hosts))
+        words = self.setpoint(self.file("recorded.yml", tasks(200)[0]), count)
+        runs = {"none": [], "recorded.db": []}
+        for state in runs:
+            measure(words, self.hosts, state=state)
+        for _ in range(2 * self.options.runs):
+            for state, list_ in runs.items():
+                list_.append(measure(words, self.hosts, state=state)[0])
+        wall, cpu = ({state: statistics.median(run[key] for run in list_) for state, list_ in runs.items()} for key in ("wall", "cpu"))
+        print(f"\n200 tasks on {count} hosts: {wall['none']:.3f} s without a store, {wall['recorded.db']:.3f} s recorded: "
+              f"{100 * (wall['recorded.db'] / wall['none'] - 1):+.1f}% of the time, "
+              f"{cpu['recorded.db'] - cpu['none']:+.2f} s of {cpu['none']:.2f} s CPU", flush=True)
+
     def table(self):
+        if not self.rows:
+            return
         print("| work | hosts | round trip | | wall s | ratio | CPU s | MB | packets | trips |\n" + "|---" * 10 + "|")
         for title, count, rtt, medians in self.rows:
             for name, median in medians.items():
@@ -353,10 +408,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setpoint", default=str(ROOT / "target/release/setpoint"), help="the program to measure")
     parser.add_argument("--hosts", type=numbers, default=[1, 10, 50], help="numbers of hosts")
+    parser.add_argument("--fleet", type=int, default=100, help="number of hosts of the large audit")
     parser.add_argument("--rtt", type=numbers, default=[0, 50, 150], help="round trips in ms")
     parser.add_argument("--runs", type=int, default=5, help="runs of each, of which the median is told")
     parser.add_argument("--nice", type=int, default=0, help="on a busy machine, -15 gives what is measured the CPUs first")
-    parser.add_argument("--parts", type=lambda text: text.split(","), default=["ping", "tasks", "growth", "many"])
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=["ping", "tasks", "growth", "many", "audit", "recording"])
     options = parser.parse_args()
     options.setpoint = os.path.abspath(options.setpoint)
     if os.geteuid():
