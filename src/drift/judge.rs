@@ -427,6 +427,44 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_off_changes_no_verdict_and_is_told_with_what_moved() {
+        let resources = [applied("/same", "1"), applied("/drifted", "1")];
+        let hosts = vec!["web1".to_string()];
+        let context = Context { applied: &resources, hosts: &hosts, playbooks: &[], acks: &[], salt: "s" };
+        for (skew, expected) in
+            [(0, None), (60, None), (3600, Some("3600 s off")), (-7200, Some("-7200 s off"))]
+        {
+            let mut look = Look { answered: true, skew, ..Look::default() };
+            look.actual.insert(key("/same"), state("1"));
+            look.actual.insert(key("/drifted"), state("2"));
+            let mut gathered = Gathered::default();
+            gathered.looks.insert("web1".into(), look);
+            let judged = judge(&context, &gathered);
+            assert_eq!(told(&judged), ["/drifted drifted"], "{skew}");
+            let said = judged.findings[0].finding.hints.iter().find(|hint| hint.contains("clock"));
+            assert_eq!(said.is_some(), expected.is_some(), "{skew}");
+            assert!(
+                expected.is_none_or(|expected| said.is_some_and(|said| said.contains(expected))),
+                "{said:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_host_that_tells_other_things_than_asked_changes_nothing() {
+        let resources = [applied("/asked", "1")];
+        let hosts = vec!["web1".to_string()];
+        let mut look = Look { answered: true, ..Look::default() };
+        look.actual.insert(key("/not/asked"), state("9"));
+        let mut gathered = Gathered::default();
+        gathered.looks.insert("web1".into(), look.clone());
+        gathered.looks.insert("web2".into(), look);
+        let context = Context { applied: &resources, hosts: &hosts, playbooks: &[], acks: &[], salt: "s" };
+        let judged = judge(&context, &gathered);
+        assert_eq!((told(&judged), judged.exit()), (vec!["/asked uncertain".to_string()], 1));
+    }
+
+    #[test]
     fn differences_are_said_in_a_line_each() {
         assert_eq!(described(&state("1"), &state("2")), ["mode 1 → 2"]);
         assert_eq!(described(&Value::Null, &state("2")), ["absent → there"]);
