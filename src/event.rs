@@ -91,6 +91,25 @@ pub enum Event {
         /// Host.
         host: Arc<str>,
     },
+    /// A notified handler has begun that has no result of its own (an include, a meta task): no longer owed if
+    /// nothing of it fails.
+    HandlerEntered {
+        /// Name of the handler.
+        handler: String,
+        /// Host.
+        host: Arc<str>,
+    },
+    /// A handler that an earlier run left is no longer in its playbook: not owed any more.
+    HandlerGone {
+        /// Host.
+        host: Arc<str>,
+        /// Absolute path of the playbook.
+        playbook: String,
+        /// Name of the play that had it.
+        play: String,
+        /// Name of the handler.
+        handler: String,
+    },
     /// A host's connection was made (shown from verbosity 3 on).
     Connected {
         /// Host.

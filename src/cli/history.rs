@@ -144,7 +144,8 @@ pub(super) fn owed_text(owed: &[Owed]) -> String {
         return String::new();
     }
     let mut out = String::from(
-        "\nhandlers that were notified and have not run (the next run of the play runs them):\n",
+        "\nhandlers that were notified and have not run (the next run of the play runs them; `setpoint drift ack \
+         handler:NAME --reason …` lets go of one):\n",
     );
     let rows: Vec<Vec<String>> = owed
         .iter()

@@ -287,6 +287,7 @@ impl Engine {
             self.tell(Event::PlaybookStarted { path: playbook.path.to_string_lossy().into_owned() });
             self.current = Some(playbook.path.clone());
             outcome = self.playbook(playbook);
+            self.give_up_what_is_gone(playbook);
             let broken = !self.failed.is_empty() || !self.unreachable.is_empty();
             if outcome.is_err() || (broken && !self.shared.options.look_only) {
                 break;
@@ -305,6 +306,40 @@ impl Engine {
             unreachable: !self.unreachable.is_empty(),
             changed: any(|stats| stats.changed > 0),
         })
+    }
+
+    /// Says of handlers that are owed and no longer in their playbook that they are gone: once, and they are owed
+    /// no more. What brings its handlers only while it runs (an included role) may bring them the next time.
+    fn give_up_what_is_gone(&mut self, playbook: &Playbook) {
+        if self.owed.iter().all(|owed| owed.playbook != self.playbook) {
+            return;
+        }
+        let mut known: HashMap<String, Option<HashSet<String>>> = HashMap::new();
+        for play in &playbook.plays {
+            let names = known.entry(play::name(self, play)).or_insert_with(|| Some(HashSet::new()));
+            match (names.as_mut(), play::handler_names(play)) {
+                (Some(names), Some(more)) => names.extend(more),
+                _ => *names = None,
+            }
+        }
+        for owed in std::mem::take(&mut self.owed) {
+            let may_come = match known.get(&owed.play) {
+                Some(Some(names)) => names.contains(&owed.handler),
+                Some(None) => true,
+                None => false,
+            };
+            if owed.playbook != self.playbook || may_come {
+                self.owed.push(owed);
+                continue;
+            }
+            self.tell(Event::Diagnostic(Diagnostic::warning(format!(
+                "the handler '{}' is owed to {} since an earlier run, but the play `{}` does not have it any more: \
+                 it will not be run",
+                owed.handler, owed.host, owed.play
+            ))));
+            let options::OwedHandler { host, playbook, play, handler } = owed;
+            self.tell(Event::HandlerGone { host: host.into(), playbook, play, handler });
+        }
     }
 
     fn recap(&mut self) {

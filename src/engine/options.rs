@@ -92,6 +92,8 @@ pub type Requests = Arc<Mutex<HashMap<(i64, String), Value>>>;
 pub struct Only {
     /// By host: files and lines of tasks.
     pub tasks: HashMap<String, HashSet<(String, u32)>>,
+    /// By host: files and lines of handlers that run without being notified.
+    pub handlers: HashMap<String, HashSet<(String, u32)>>,
     /// Files below this directory are named relative to it.
     pub directory: String,
 }
@@ -102,6 +104,13 @@ impl Only {
         self.tasks
             .get(host)
             .is_some_and(|tasks| tasks.contains(&(relative(&origin.file, &self.directory), origin.line)))
+    }
+
+    /// Whether a handler runs without being notified.
+    pub fn names_handler(&self, host: &str, origin: &Origin) -> bool {
+        self.handlers.get(host).is_some_and(|handlers| {
+            handlers.contains(&(relative(&origin.file, &self.directory), origin.line))
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a play needs before its first task: its name, hosts in order, batches, prompts, files of variables,
 //! magic variables, the list of its items.
 
+use std::collections::HashSet;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +36,32 @@ pub(super) fn name(engine: &Engine, play: &Play) -> String {
         Some(name) => text(name).trim().to_string(),
         None => text(&play.hosts),
     }
+}
+
+/// The names of a play's handlers; `None` if only running it tells them all, because it includes what may bring
+/// more, or because a name depends on more than the play.
+pub(super) fn handler_names(play: &Play) -> Option<HashSet<String>> {
+    fn includes(items: &[Item]) -> bool {
+        items.iter().any(|item| match item {
+            Item::Task(task) => ["ansible.builtin.include_role", "ansible.builtin.include_tasks"]
+                .contains(&task.action.as_str()),
+            Item::Block(block) => {
+                [&block.block, &block.rescue, &block.always].into_iter().any(|part| includes(part))
+            }
+        })
+    }
+    if [&play.pre_tasks, &play.role_tasks, &play.tasks, &play.post_tasks]
+        .into_iter()
+        .any(|part| includes(part))
+    {
+        return None;
+    }
+    // A name that is a template may read what only a role or a host knows.
+    let name = |handler: &Arc<Task>| match &handler.name {
+        Some(name) => Some(name.to_text()).filter(|name| !name.contains("{{")),
+        None => Some(handler.action_written.clone()),
+    };
+    play.handlers.iter().map(name).collect()
 }
 
 fn wrong(play: &Play, message: String) -> Stop {

@@ -19,6 +19,7 @@ use crate::engine::cursor::{Fate, Position};
 use crate::engine::doubt;
 use crate::engine::host::{AheadKind, Host, HostState, TaskAhead};
 use crate::engine::include;
+use crate::engine::options::Only;
 use crate::engine::plan::{PlannedItem, Planner, Step as Work};
 use crate::engine::reconnect;
 use crate::engine::settle::{self, ItemOutcome};
@@ -161,30 +162,41 @@ impl<'e> PlayRun<'e> {
         run
     }
 
-    /// Handlers that an earlier run has notified and not run are notified from the start.
+    /// Handlers that an earlier run has notified and not run are notified from the start, once: two plays of the
+    /// same name are not both to run them. A run that is restricted to some tasks takes only those that it names.
     fn take_what_is_owed(&mut self) {
-        if self.engine.owed.is_empty() || self.engine.shared.options.only.is_some() {
+        if let Some(only) = self.engine.shared.options.only.clone() {
+            return self.take_what_is_named(&only);
+        }
+        if self.engine.owed.is_empty() {
             return;
         }
         let name = self.play.vars.magic.get("ansible_play_name").map(Value::to_text).unwrap_or_default();
-        for owed in self.engine.owed.clone() {
-            if owed.play != name || owed.playbook != self.engine.playbook {
-                continue;
-            }
-            let Some(host) = self.by_name.get(owed.host.as_str()).copied() else { continue };
-            match self.handler_names.iter().rposition(|known| *known == owed.handler) {
-                Some(index) => {
-                    self.hosts[host].cursor.notified.insert(index);
-                    let host = self.hosts[host].name.clone();
-                    self.engine.tell(Event::Notified { handler: owed.handler, host });
-                }
-                None => self.engine.tell(Event::Diagnostic(Diagnostic::warning(format!(
-                    "the handler '{}' is owed to {} since an earlier run, and the play `{name}` has no handler of \
-                     that name any more",
-                    owed.handler, owed.host
-                )))),
+        for owed in std::mem::take(&mut self.engine.owed) {
+            let is_ours = owed.play == name && owed.playbook == self.engine.playbook;
+            let host = self.by_name.get(owed.host.as_str()).copied().filter(|_| is_ours);
+            let known = self.handler_names.iter().rposition(|known| *known == owed.handler);
+            match (host, known) {
+                (Some(host), Some(index)) => self.take_handler(host, index),
+                _ => self.engine.owed.push(owed),
             }
         }
+    }
+
+    fn take_what_is_named(&mut self, only: &Only) {
+        for host in 0..self.hosts.len() {
+            for index in 0..self.play.handlers.len() {
+                if only.names_handler(&self.hosts[host].name, &self.play.handlers[index].origin) {
+                    self.take_handler(host, index);
+                }
+            }
+        }
+    }
+
+    fn take_handler(&mut self, host: usize, index: usize) {
+        self.hosts[host].cursor.notified.insert(index);
+        let (host, handler) = (self.hosts[host].name.clone(), self.handler_names[index].clone());
+        self.engine.tell(Event::Notified { handler, host });
     }
 
     /// Runs it to its end.
@@ -1707,6 +1719,10 @@ impl<'e> PlayRun<'e> {
                     } else {
                         self.hosts[host].forget();
                     }
+                    if task.handler && !resolved.included.is_empty() {
+                        let (host, handler) = (self.hosts[host].name.clone(), planner_info.name.clone());
+                        self.engine.tell(Event::HandlerEntered { handler, host });
+                    }
                     entering.push((host, resolved.included));
                 }
                 Err(error) => {
@@ -1857,7 +1873,13 @@ impl<'e> PlayRun<'e> {
                 planner.condition(&task.keywords.when, &bound).map(|unmet| unmet.is_none())
             };
             match outcome {
-                Ok(true) => applies.push(host),
+                Ok(true) => {
+                    if task.handler {
+                        let (host, handler) = (self.hosts[host].name.clone(), step.info.name.clone());
+                        self.engine.tell(Event::HandlerEntered { handler, host });
+                    }
+                    applies.push(host);
+                }
                 Ok(false) => {
                     if !task.implicit {
                         let result = TaskResult {

@@ -154,7 +154,11 @@ fn object(event: &Event) -> Option<(&'static str, Map)> {
             )
         }
         Event::Recap { stats } => ("recap", map_of([("hosts", stats_map(stats))])),
-        Event::Progress(_) | Event::Recorded { .. } | Event::Ran { .. } => return None,
+        Event::Progress(_)
+        | Event::Recorded { .. }
+        | Event::HandlerEntered { .. }
+        | Event::HandlerGone { .. }
+        | Event::Ran { .. } => return None,
     })
 }
 

@@ -38,6 +38,8 @@ enum Message {
     Result { host: Arc<str>, task: Arc<TaskInfo>, verdict: Verdict, ignored: bool, millis: u64 },
     Recorded(Box<Recorded>),
     Notified { host: Arc<str>, handler: String },
+    Entered { host: Arc<str>, handler: String },
+    Gone { host: Arc<str>, playbook: String, play: String, handler: String },
     Interrupted,
     Recap(Vec<(Arc<str>, HostStats)>),
     End(Status),
@@ -133,6 +135,15 @@ impl Listener for Recorder {
             Event::Notified { handler, host } => {
                 self.tell(Message::Notified { host: host.clone(), handler: handler.clone() });
             }
+            Event::HandlerEntered { handler, host } => {
+                self.tell(Message::Entered { host: host.clone(), handler: handler.clone() });
+            }
+            Event::HandlerGone { host, playbook, play, handler } => self.tell(Message::Gone {
+                host: host.clone(),
+                playbook: playbook.clone(),
+                play: play.clone(),
+                handler: handler.clone(),
+            }),
             Event::Interrupted { .. } => self.tell(Message::Interrupted),
             Event::Recap { stats } => self.tell(Message::Recap(stats.clone())),
             _ => {}
@@ -168,6 +179,8 @@ struct Writer {
     seen: HashMap<u64, Seen>,
     owe: Vec<Owed>,
     settle: Vec<Owed>,
+    /// Handlers without a result of their own that have begun: settled when the run ends well for their hosts.
+    entered: Vec<Owed>,
 }
 
 impl Writer {
@@ -189,6 +202,7 @@ impl Writer {
             seen: HashMap::new(),
             owe: Vec::new(),
             settle: Vec::new(),
+            entered: Vec::new(),
         }
     }
 
@@ -257,8 +271,27 @@ impl Writer {
                     self.owe.push(owed);
                 }
             }
-            Message::Interrupted => self.interrupted = true,
-            Message::Recap(stats) => self.recap = stats.into_iter().map(run_host).collect(),
+            Message::Entered { host, handler } => {
+                if self.changes_things() {
+                    self.entered.push(self.owed(&host, handler));
+                }
+            }
+            Message::Gone { host, playbook, play, handler } => {
+                if self.changes_things() {
+                    let gone = Owed { playbook, play, ..self.owed(&host, handler) };
+                    self.settle(gone);
+                }
+            }
+            Message::Interrupted => {
+                self.interrupted = true;
+                self.entered.clear();
+            }
+            Message::Recap(stats) => {
+                self.recap = stats.into_iter().map(run_host).collect();
+                for entered in std::mem::take(&mut self.entered) {
+                    self.settle(entered);
+                }
+            }
             Message::End(_) => {}
         }
     }
@@ -285,8 +318,10 @@ impl Writer {
             && matches!(verdict, Verdict::Ok | Verdict::Changed | Verdict::Skipped)
         {
             let settled = self.owed(&host, task.name.clone());
-            self.owe.retain(|owed| !same_debt(owed, &settled));
-            self.settle.push(settled);
+            self.settle(settled);
+        }
+        if task.handler && !ignored && matches!(verdict, Verdict::Failed | Verdict::Unreachable) {
+            self.entered.retain(|entered| *entered.host != *host);
         }
         let seq = self.next();
         let task = self.task(task);
@@ -298,6 +333,11 @@ impl Writer {
             ignored,
             millis,
         });
+    }
+
+    fn settle(&mut self, settled: Owed) {
+        self.owe.retain(|owed| !same_debt(owed, &settled));
+        self.settle.push(settled);
     }
 
     fn next(&mut self) -> u64 {

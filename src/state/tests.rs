@@ -208,6 +208,64 @@ fn audits_come_back_with_their_findings() {
 }
 
 #[test]
+fn two_audits_at_once_keep_to_themselves() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("state.db");
+    drop(open(&path));
+    let start = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        for number in 0..2_u64 {
+            let (path, start) = (&path, &start);
+            scope.spawn(move || {
+                let mut store = open(path);
+                let id = format!("{number}.1");
+                let audit = NewAudit {
+                    id: id.clone(),
+                    playbooks: vec![],
+                    options: Value::Null,
+                    operator: "ann@desk".into(),
+                    commit: None,
+                };
+                start.wait();
+                store.begin_audit(&audit).expect("begins");
+                let host = AuditHost {
+                    host: "web1".into(),
+                    reached: true,
+                    resources: number,
+                    ..AuditHost::default()
+                };
+                let findings: Vec<Finding> = (0..500)
+                    .map(|index| Finding {
+                        host: "web1".into(),
+                        kind: "file".into(),
+                        id: format!("/{number}/{index}"),
+                        verdict: Verdict::Missing,
+                        applied: None,
+                        actual: Some(Value::Null),
+                        desired: None,
+                        sealed: false,
+                        task: None,
+                        hints: vec![],
+                        fingerprint: "f".into(),
+                        acked: None,
+                    })
+                    .collect();
+                start.wait();
+                store.end_audit(&id, Status::Ok, 2, &[host], &findings).expect("ends");
+            });
+        }
+    });
+    let mut store = open(&path);
+    for number in 0..2 {
+        let id = format!("{number}.1");
+        let findings = store.findings(&id).expect("read");
+        assert_eq!(findings.len(), 500);
+        assert!(findings.iter().all(|one| one.id.starts_with(&format!("/{number}/"))));
+        assert_eq!(store.find_audit(&id).expect("found").resources, number);
+    }
+}
+
+#[test]
 fn old_runs_go_and_the_last_stays() {
     on_each(|store| {
         for id in ["1", "2"] {
@@ -408,6 +466,31 @@ mod recording {
         done.task = Arc::new(other);
         record(&path, new_run("8.1"), &[Event::Result(done)]);
         assert_eq!(open(&path).owed(None).expect("read"), []);
+    }
+
+    #[test]
+    fn handlers_without_a_result_and_those_that_are_gone_are_no_longer_owed() {
+        let notified = |handler: &str| Event::Notified { handler: handler.into(), host: "web1".into() };
+        let entered = |handler: &str| Event::HandlerEntered { handler: handler.into(), host: "web1".into() };
+        let owed = |events: &[Event]| {
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = dir.path().join("state.db");
+            record(&path, new_run("7.1"), events);
+            open(&path).owed(None).expect("read").into_iter().map(|one| one.handler).collect::<Vec<_>>()
+        };
+        // An include or a meta task as handler: done if nothing of it fails.
+        assert_eq!(owed(&[notified("include"), entered("include"), result(2, true, Outcome::Ok)]), [""; 0]);
+        let failed = [notified("include"), entered("include"), result(2, true, Outcome::Failed)];
+        assert_eq!(owed(&failed), ["include"]);
+        let cut = [notified("include"), entered("include"), Event::Interrupted { left: vec![] }];
+        assert_eq!(owed(&cut), ["include"]);
+        let gone = Event::HandlerGone {
+            host: "web1".into(),
+            playbook: "/p/site.yml".into(),
+            play: "web".into(),
+            handler: "old".into(),
+        };
+        assert_eq!(owed(&[notified("old"), notified("new"), gone]), ["new"]);
     }
 
     #[test]

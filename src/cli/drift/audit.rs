@@ -96,7 +96,7 @@ pub struct Fix {
 /// Which findings of the last audit.
 #[derive(Args, Clone, Debug)]
 pub struct Which {
-    /// Resources: a name such as /etc/motd, kind:name, or a pattern with *
+    /// Resources: a name such as /etc/motd, kind:name, or a pattern with *; `ack` also takes handler:NAME
     #[arg(value_name = "RESOURCE", required = true)]
     pub resources: Vec<String>,
     /// Only on these hosts: names or patterns with *, comma-separated
@@ -111,7 +111,7 @@ pub struct Accept {
     pub which: Which,
 }
 
-/// Silence findings of the last audit until their value changes again
+/// Silence findings of the last audit until their value changes again, or let go of handlers that are owed
 #[derive(Args, Clone, Debug)]
 pub struct Acknowledge {
     #[command(flatten)]
@@ -534,17 +534,18 @@ pub(super) fn fix(args: &Fix, console: &mut Console) -> Result<Exit, Failure> {
     let only = owning_tasks(&targets, &directory);
     let lost: Vec<String> = targets
         .iter()
-        .filter(|one| one.want.is_none())
+        .filter(|one| one.want.is_none() && owning_handler(one).is_none())
         .map(|one| format!("{} {} on {}", one.finding.kind, one.finding.id, one.finding.host))
         .collect();
     if !lost.is_empty() {
         console.warn(&format!("no task of the playbooks owns these any more: {}", lost.join(", ")));
     }
-    if only.tasks.is_empty() {
+    let mut hosts: Vec<&str> = only.tasks.keys().chain(only.handlers.keys()).map(String::as_str).collect();
+    if hosts.is_empty() {
         return Ok(Exit::Error);
     }
-    let mut hosts: Vec<&str> = only.tasks.keys().map(String::as_str).collect();
     hosts.sort_unstable();
+    hosts.dedup();
     let mut prepared = prepare(&args.reach, &playbooks, console)?;
     let options = &mut prepared.options;
     (options.check, options.diff) = (args.check, args.diff);
@@ -595,10 +596,22 @@ fn owners(reach: &Reach, console: &mut Console) -> Result<Vec<PathBuf>, Failure>
     Ok(there)
 }
 
+/// The handler that alone has worked on a resource: nothing notifies it where only that has moved, so that it
+/// is run by itself.
+fn owning_handler(one: &Judgement) -> Option<&TaskRef> {
+    let owner =
+        one.want.as_ref().map(|want| &want.task).or(one.applied.as_ref().map(|applied| &applied.task));
+    owner.filter(|task| task.handler)
+}
+
 /// The tasks that own what is to be repaired, by host.
 fn owning_tasks(targets: &[&Judgement], directory: &str) -> Only {
     let mut only = Only { directory: directory.to_string(), ..Only::default() };
     for one in targets {
+        if let Some(handler) = owning_handler(one) {
+            let handlers = only.handlers.entry(one.finding.host.clone()).or_default();
+            handlers.insert((handler.file.clone(), handler.line));
+        }
         let Some(want) = &one.want else { continue };
         let tasks = only.tasks.entry(one.finding.host.clone()).or_default();
         for task in want.also.iter().chain([&want.task]) {
@@ -610,16 +623,18 @@ fn owning_tasks(targets: &[&Judgement], directory: &str) -> Only {
 
 // ---- accept, ack ----
 
+/// Whether a host is within `--limit`.
+fn on_hosts(which: &Which, host: &str) -> bool {
+    let Some(limit) = &which.limit else { return true };
+    let hosts: Vec<String> = limit.split(',').map(|host| host.trim().to_string()).collect();
+    is_meant(&hosts, "host", host)
+}
+
 /// The findings of the last audit that are meant.
 fn chosen(which: &Which, store: &mut Store) -> Result<Vec<Finding>, Failure> {
     let audit = store.find_audit("last")?;
-    let hosts: Vec<String> =
-        which.limit.iter().flat_map(|limit| limit.split(',')).map(|host| host.trim().to_string()).collect();
     let mut findings = store.findings(&audit.new.id)?;
-    findings.retain(|one| {
-        is_meant(&which.resources, &one.kind, &one.id)
-            && (hosts.is_empty() || is_meant(&hosts, "host", &one.host))
-    });
+    findings.retain(|one| is_meant(&which.resources, &one.kind, &one.id) && on_hosts(which, &one.host));
     if findings.is_empty() {
         return Err(Failure::error(format!(
             "the last audit ({}) has found nothing of that name; `setpoint drift audit` looks again",
@@ -674,10 +689,17 @@ pub(super) fn accept(args: &Accept, console: &mut Console) -> Result<Exit, Failu
 pub(super) fn acknowledge(args: &Acknowledge, console: &mut Console) -> Result<Exit, Failure> {
     let settings = console.settings(&Flags::default())?;
     let mut store = state::open(&settings, console)?;
-    let findings = chosen(&args.which, &mut store)?;
+    let mut out = String::new();
+    if !args.remove {
+        out = let_go(&args.which, &mut store)?;
+    }
+    let findings = match chosen(&args.which, &mut store) {
+        // The handlers were all that was meant.
+        Err(_) if !out.is_empty() => Vec::new(),
+        findings => findings?,
+    };
     let expires = args.expires.as_deref().map(span).transpose()?.map(|span| now().saturating_add(span));
     let owner = args.owner.clone().unwrap_or_else(|| state::operator(console));
-    let mut out = String::new();
     for finding in findings {
         let what = format!("{} {} on {}", finding.kind, finding.id, finding.host);
         if args.remove {
@@ -699,6 +721,20 @@ pub(super) fn acknowledge(args: &Acknowledge, console: &mut Console) -> Result<E
     }
     console.print(&out)?;
     Ok(Exit::Success)
+}
+
+/// Lets go of the owed handlers that are named as `handler:NAME`: nobody will run them on account of that debt.
+fn let_go(which: &Which, store: &mut Store) -> Result<String, Failure> {
+    let handlers: Vec<String> =
+        which.resources.iter().filter(|name| name.starts_with("handler:")).cloned().collect();
+    let mut out = String::new();
+    for owed in store.owed(None)? {
+        if is_meant(&handlers, "handler", &owed.handler) && on_hosts(which, &owed.host) {
+            store.settle_owed(&owed.host, &owed.playbook, &owed.play, &owed.handler)?;
+            let _ = writeln!(out, "let go: handler {} on {} (play {})", owed.handler, owed.host, owed.play);
+        }
+    }
+    Ok(out)
 }
 
 /// `90s`, `15m`, `12h`, `30d`, `8w` in milliseconds.
