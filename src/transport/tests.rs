@@ -1167,6 +1167,95 @@ mod in_process {
     }
 
     #[test]
+    fn few_connect_through_a_jump_host_at_once() {
+        run(async {
+            let key = new_key();
+            let jump = Server::start(rules_for(&key)).await;
+            // Says nothing: whoever comes through waits for its name, and holds a place.
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let silent = listener.local_addr().expect("an address").port().to_string();
+            let came = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+            let count = came.clone();
+            let door = tokio::spawn(async move {
+                let mut held = Vec::new();
+                while let Ok((stream, _)) = listener.accept().await {
+                    count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    held.push(stream);
+                }
+            });
+            let client = Client::new().knows(&jump);
+            let path = client.write_key("key", &key);
+            let config =
+                format!("Host jump\n HostName 127.0.0.1\n Port {}\n IdentityFile {path}\n", jump.port);
+            let client = client.config(&config);
+            let settings = Settings { per_jump_host: 3, ..client.settings.clone() };
+            let transports = Transports::new(settings.clone(), Box::new(NoPrompter));
+            let vars = [
+                ("ansible_host", "127.0.0.1"),
+                ("ansible_port", silent.as_str()),
+                ("ansible_ssh_common_args", "-J jump"),
+                ("ansible_ssh_timeout", "30"),
+            ];
+            let mut tasks = tokio::task::JoinSet::new();
+            for index in 0..12 {
+                let target = target(&format!("h{index}"), &vars, &settings).expect("a target");
+                let transports = transports.clone();
+                tasks.spawn(async move { transports.connect(&target).await.is_ok() });
+            }
+            let seen = || came.load(std::sync::atomic::Ordering::SeqCst);
+            let patience = std::time::Instant::now();
+            while seen() < 3 && patience.elapsed() < Duration::from_secs(20) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            // Time for more to come, if they could.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            assert_eq!(seen(), 3, "the others wait for a place");
+            tasks.abort_all();
+            door.abort();
+        });
+    }
+
+    #[test]
+    fn a_door_that_drops_some_is_tried_again() {
+        run(async {
+            let key = new_key();
+            let server = Server::start(rules_for(&key)).await;
+            // Drops whom it likes before a word is said, as an sshd does to which too many come.
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let port = listener.local_addr().expect("an address").port();
+            let (behind, line) = (server.port, format!("[127.0.0.1]:{port} {}", openssh(&server.host_key)));
+            let times: Arc<Mutex<Vec<std::time::Instant>>> = Arc::default();
+            let noted = times.clone();
+            let door = tokio::spawn(async move {
+                while let Ok((mut near, _)) = listener.accept().await {
+                    let count = {
+                        let mut times = noted.lock().expect("not poisoned");
+                        times.push(std::time::Instant::now());
+                        times.len()
+                    };
+                    if count <= 2 {
+                        continue;
+                    }
+                    let mut far =
+                        tokio::net::TcpStream::connect(("127.0.0.1", behind)).await.expect("it is there");
+                    tokio::spawn(async move {
+                        tokio::io::copy_bidirectional(&mut near, &mut far).await.map(drop)
+                    });
+                }
+            });
+            let mut client = Client::new().known_text(&line);
+            let path = client.write_key("key", &key);
+            assert_eq!(client.hello(port, &[("ansible_ssh_private_key_file", &path)]).await, "hello");
+            let times = times.lock().expect("not poisoned").clone();
+            assert_eq!(times.len(), 3);
+            let waits: Vec<u128> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
+            // Half a second and then a whole one, give or take a quarter.
+            assert!(waits[0] >= 375 && waits[1] >= 750, "{waits:?}");
+            door.abort();
+        });
+    }
+
+    #[test]
     fn a_proxy_command_is_a_way_too() {
         run(async {
             let key = new_key();

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use russh::client::{Handle, Msg};
-use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use russh::client::{self, Handle, Msg};
+use russh::keys::ssh_encoding::Decode;
+use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,10 +19,47 @@ use super::super::{BoxFuture, Connection, ExitStatus, Guard, Pipe};
 use super::handler::{Handler, Report, ssh_cause};
 use super::{AUTHENTICATION_STEP, OUTPUT_BUFFER};
 
+/// A connection's first command, which may go out before its channel is confirmed.
+///
+/// OpenSSH's server tells its host keys when it has let us in, and Nagle's algorithm holds its next answer, the
+/// channel's confirmation, until they are acknowledged. So the command is sent when the keys come, a round trip
+/// early. The number that the server gives the channel is its lowest free one, 0.
+#[derive(Default)]
+pub(super) struct FirstCommand(Mutex<Option<String>>);
+
+impl FirstCommand {
+    fn slot(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends the command, if one waits and its channel has been asked for.
+    pub(super) fn send(&self, session: &mut client::Session) -> Result<(), russh::Error> {
+        let mut slot = self.slot();
+        if !session.remote_sshid().starts_with(b"SSH-2.0-OpenSSH_") {
+            return Ok(());
+        }
+        let Some(channel) = first_channel(session) else { return Ok(()) };
+        match slot.take() {
+            Some(command) => session.exec(channel, false, command.as_bytes()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The channel that the library numbers first, if it has been asked for.
+fn first_channel(session: &client::Session) -> Option<ChannelId> {
+    (0..4_u32)
+        .filter_map(|number| ChannelId::decode(&mut number.to_be_bytes().as_slice()).ok())
+        .find(|channel| session.sender_window_size(*channel) > 0)
+}
+
 /// A connection that is up.
 pub(super) struct Session {
     pub(super) handle: Handle<Handler>,
     pub(super) report: Arc<Report>,
+    pub(super) first: Arc<FirstCommand>,
+    /// Whether a channel has been asked for.
+    pub(super) used: AtomicBool,
     pub(super) description: String,
     pub(super) alive: Option<(Duration, usize)>,
     pub(super) forward_agent: bool,
@@ -58,6 +97,11 @@ impl SshConnection {
     pub(super) async fn start(&self, command: &str, terminal: bool) -> Result<Pipe, TransportError> {
         let session = &self.session;
         let failed = |cause| TransportError::new(format!("run a command on {}", session.description), cause);
+        let is_first = !session.used.swap(true, Ordering::Relaxed);
+        let ahead = is_first && !terminal && !session.forward_agent;
+        if ahead {
+            *session.first.slot() = Some(command.to_owned());
+        }
         let opening = session.handle.channel_open_session();
         let channel = match tokio::time::timeout(AUTHENTICATION_STEP, opening).await {
             Err(_) => {
@@ -78,8 +122,11 @@ impl SshConnection {
             let modes = [(russh::Pty::ECHO, 0), (russh::Pty::ONLCR, 0), (russh::Pty::ICRNL, 0)];
             channel.request_pty(false, "dumb", 80, 24, 0, 0, &modes).await.map_err(lost)?;
         }
-        // No reply is asked for: what follows is the program's output or the end of the channel.
-        channel.exec(false, command).await.map_err(lost)?;
+        let sent = ahead && session.first.slot().take().is_none();
+        if !sent {
+            // No reply is asked for: what follows is the program's output or the end of the channel.
+            channel.exec(false, command).await.map_err(lost)?;
+        }
         Ok(pipe(channel, session.clone()))
     }
 }

@@ -14,6 +14,7 @@ use super::super::config::Strict;
 use super::super::error::Cause;
 use super::super::known_hosts::{self, KnownHosts, Verdict};
 use super::super::{DURING_AUTHENTICATION, UnknownKey};
+use super::channel::FirstCommand;
 use super::{Destination, known_hosts_files, learn};
 
 /// Why a connection was not made.
@@ -172,6 +173,7 @@ impl HostCheck {
 pub(super) struct Handler {
     pub(super) report: Arc<Report>,
     pub(super) check: HostCheck,
+    pub(super) first: Arc<FirstCommand>,
     /// The agent that the host may use, if it may.
     pub(super) agent: Option<PathBuf>,
 }
@@ -189,6 +191,15 @@ impl client::Handler for Handler {
         let room = 1024_usize.saturating_sub(kept.len());
         kept.extend(banner.chars().take(room));
         Ok(())
+    }
+
+    async fn openssh_ext_host_keys_announced(
+        &mut self,
+        _keys: Vec<PublicKey>,
+        session: &mut client::Session,
+    ) -> Result<(), Failure> {
+        // The keys themselves prove nothing and are not kept.
+        Ok(self.first.send(session)?)
     }
 
     async fn server_channel_open_agent_forward(

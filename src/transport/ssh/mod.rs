@@ -9,7 +9,7 @@ mod login;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ use super::{
     BoxFuture, Connection, DURING_HANDSHAKE, Prompter, Secret, Settings, SharedPrompter, UnknownKey,
 };
 use algorithms::preferred;
-use channel::{Session, SshConnection};
+use channel::{FirstCommand, Session, SshConnection};
 use dial::{Prompt, Stream, dial_tcp};
 use handler::{Failure, Handler, HostCheck, Report, Unknown};
 use login::Login;
@@ -349,8 +349,10 @@ impl Inner {
         let dialled = self.dial(place, limit).await?;
         let known = self.known_hosts(resolved)?;
         let report = Arc::new(Report::default());
+        let first = Arc::new(FirstCommand::default());
         let handler = Handler {
             report: report.clone(),
+            first: first.clone(),
             check: HostCheck {
                 known: known.clone(),
                 host: place.host_key_name().to_owned(),
@@ -377,6 +379,8 @@ impl Inner {
         Ok(Arc::new(Session {
             handle,
             report,
+            first,
+            used: AtomicBool::new(false),
             description: place.describe(),
             alive: alive(resolved),
             forward_agent: resolved.forward_agent && self.agent_socket(resolved).is_some(),
@@ -709,4 +713,19 @@ struct Dialled {
     via: Option<Arc<Session>>,
     /// Given back to the jump host when we are let in.
     passing: Option<OwnedSemaphorePermit>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_failed_together_come_back_one_by_one() {
+        for (attempt, base) in [(1, 500), (2, 1000), (3, 2000), (5, 8000), (9, 8000)] {
+            let waits: Vec<u128> = (0..200).map(|_| backoff(attempt).as_millis()).collect();
+            let (least, most) = (waits.iter().min().expect("some"), waits.iter().max().expect("some"));
+            assert!(*least >= base * 3 / 4 && *most <= base * 5 / 4, "{attempt}: {least} to {most}");
+            assert!(most - least > base / 4, "{attempt}: {least} to {most} is not spread");
+        }
+    }
 }
