@@ -6,6 +6,7 @@
 //! own sha256. What a command changed is found by looking at the places that commands write to before and
 //! after it; see `watch`.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -249,6 +250,23 @@ pub struct Store {
     /// [`CHANGED`] is there.
     changed: bool,
     watch: watch::Watch,
+    /// Contents that a command may change, under their digests: written only if it does.
+    held: HashMap<String, Vec<u8>>,
+    held_size: u64,
+}
+
+/// How much is held in memory, in bytes; what is more is written at once.
+const MAX_HELD: u64 = 16 << 20;
+
+/// What is done with a file's content.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// It does not change.
+    Nothing,
+    /// It is going to change.
+    Written,
+    /// It may change; see [`Store::write_held`].
+    Held,
 }
 
 /// Where runs of this user are kept.
@@ -302,7 +320,17 @@ impl Store {
         let used = used.map(|found| found.len()).sum();
         let previous = runs(root)?.into_iter().find(|other| other != run).map(|other| root.join(other));
         let watch = watch::Watch::new(rustix::process::geteuid().is_root());
-        Ok(Store { directory, previous, index, used, durable: false, changed: false, watch })
+        Ok(Store {
+            directory,
+            previous,
+            index,
+            used,
+            durable: false,
+            changed: false,
+            watch,
+            held: HashMap::new(),
+            held_size: 0,
+        })
     }
 
     /// What is kept from now on survives a loss of power.
@@ -463,20 +491,15 @@ impl Store {
             }
             return Ok(Entry::Directory { attributes, entries });
         }
-        self.flat_entry(system, path, &stat, content)
+        let keep = if content { Keep::Written } else { Keep::Nothing };
+        self.flat_entry(system, path, &stat, keep)
     }
 
     /// The same of one path alone, without what is in a directory.
-    fn flat_entry(
-        &mut self,
-        system: &mut dyn System,
-        path: &Path,
-        stat: &Stat,
-        content: bool,
-    ) -> Result<Entry> {
+    fn flat_entry(&mut self, system: &mut dyn System, path: &Path, stat: &Stat, keep: Keep) -> Result<Entry> {
         let attributes = kept(system, path, stat);
         Ok(match stat.kind {
-            FileKind::File if content => match self.content(system, path, stat)? {
+            FileKind::File if keep != Keep::Nothing => match self.content(system, path, stat, keep)? {
                 Ok(name) => Entry::File { attributes, content: Some(name) },
                 Err(reason) => Entry::NotKept(reason),
             },
@@ -496,6 +519,7 @@ impl Store {
         system: &mut dyn System,
         path: &Path,
         stat: &Stat,
+        keep: Keep,
     ) -> Result<std::result::Result<String, String>> {
         if stat.size > MAX_FILE {
             return Ok(Err(format!("it has more than {} MiB", MAX_FILE >> 20)));
@@ -507,7 +531,30 @@ impl Store {
             Ok(bytes) => bytes,
             Err(error) => return Ok(Err(error.to_string())),
         };
+        // What must be there whatever happens is written before anything can happen.
+        if keep == Keep::Held && !self.durable && self.held_size + stat.size <= MAX_HELD {
+            return Ok(Ok(self.hold(bytes)));
+        }
         self.put(&bytes).map(Ok).map_err(|error| self.failed(error))
+    }
+
+    fn hold(&mut self, bytes: Vec<u8>) -> String {
+        let name = digest::of_bytes(Algorithm::Sha256, &bytes);
+        let size = bytes.len() as u64;
+        if self.held.insert(name.clone(), bytes).is_none() {
+            self.held_size += size;
+        }
+        name
+    }
+
+    /// Writes the content that an entry names, if it is only held so far.
+    fn write_held(&mut self, entry: &Entry) -> Result<()> {
+        let Entry::File { content: Some(name), .. } = entry else { return Ok(()) };
+        let Some(bytes) = self.held.remove(name) else { return Ok(()) };
+        let outcome = self.put(&bytes).map_err(|error| self.failed(error));
+        // Other files may have the same content.
+        self.held.insert(name.clone(), bytes);
+        outcome.map(drop)
     }
 
     /// Keeps a content under its digest.

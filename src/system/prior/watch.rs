@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::super::change;
 use super::super::{FileKind, Intent, Result, Stat, System};
-use super::{Caught, CaughtPackage, CaughtPath, Entry, Package, Rules, Store, restore, rules};
+use super::{Caught, CaughtPackage, CaughtPath, Entry, Keep, Package, Rules, Store, restore, rules};
 
 /// Where commands leave their traces: accounts, links of services, configuration, crontabs.
 const PLACES: &[&str] = &["/etc", "/var/spool/cron"];
@@ -107,7 +107,7 @@ impl Store {
             let found = scan(system, &self.watch.places);
             let mut seen = BTreeMap::new();
             for (path, stat) in found.unwrap_or_default() {
-                let entry = self.flat_entry(system, &path, &stat, true)?;
+                let entry = self.flat_entry(system, &path, &stat, Keep::Held)?;
                 seen.insert(path, Seen { stat, entry });
             }
             self.watch.seen = Some(seen);
@@ -171,6 +171,7 @@ impl Store {
                 .is_none_or(|parent| parent.ctime >= started);
             if by_command {
                 let after = crate::value::Value::Null;
+                self.write_held(&known.entry)?;
                 caught.paths.push(CaughtPath { path: bytes(&path), before: known.entry, after });
             }
         }
@@ -180,11 +181,12 @@ impl Store {
                 continue;
             }
             let after = change::state(system, &path)?;
-            let entry = self.flat_entry(system, &path, &stat, true)?;
+            let entry = self.flat_entry(system, &path, &stat, Keep::Held)?;
             // What the run itself wrote before the command has a record of its own.
             if stat.ctime >= started {
                 let before = known.map_or(Entry::Absent, |known| known.entry.clone());
                 if !restore::is_as(&before, &after) {
+                    self.write_held(&before)?;
                     caught.paths.push(CaughtPath { path: bytes(&path), before, after });
                 }
             }
