@@ -91,6 +91,24 @@ impl Fleet {
         self.start(arguments).wait_with_output().expect("the program ends")
     }
 
+    /// Runs a script of `tests/fleet` with the program and the inventory; it says itself what is wrong.
+    fn script(&self, name: &str, more: &[&str]) {
+        let started = Instant::now();
+        let output = Command::new("sh")
+            .arg(source("tests/fleet").join(name))
+            .args([Path::new(env!("CARGO_BIN_EXE_setpoint")), &self.dir.join("inventory.ini")])
+            .args(more)
+            .env_remove("ANSIBLE_CONFIG")
+            .env_remove("SSH_AUTH_SOCK")
+            .env("HOME", &self.dir)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the script starts");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{name}: {}\n{out}\n{err}", output.status);
+        eprintln!("{name}: {:.1} s", started.elapsed().as_secs_f32());
+    }
+
     fn start(&self, arguments: &[&str]) -> std::process::Child {
         let inventory = self.dir.join("inventory.ini").display().to_string();
         let (command, rest) = arguments.split_first().expect("a subcommand");
@@ -314,6 +332,30 @@ fn the_example_site_applies_and_a_second_run_changes_nothing() {
     for name in names {
         assert_eq!(fleet.shell(name, "systemctl is-active nginx").trim(), "active");
     }
+}
+
+#[test]
+fn drift_is_found_repaired_acknowledged_and_adopted_and_owed_handlers_are_run() {
+    let Some(fleet) = Fleet::take("drift") else { return };
+    let names = fleet.names();
+    fleet.fresh(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    fleet.script("drift.sh", &[]);
+}
+
+#[test]
+fn the_example_site_is_rolled_back_to_the_last_bit_and_its_drift_is_repaired() {
+    let Some(fleet) = Fleet::take("site with drift") else { return };
+    let names = fleet.names();
+    fleet.fresh(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    fleet.script("site.sh", &[]);
+}
+
+#[test]
+fn a_host_that_was_cut_off_comes_back_by_itself() {
+    let Some(fleet) = Fleet::take("dead man's switch") else { return };
+    let host = fleet.names().pop().expect("a host");
+    fleet.fresh(&[&host]);
+    fleet.script("confirm.sh", &[&host]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Drift on booted hosts: applies a small site, changes six things by hand on the first host, and checks that an
 # audit names exactly these, that a changed playbook shows as pending and conflict, that a fix repairs only what
-# drifted, and that handlers which are owed are run later.
+# drifted, and that handlers which are owed are run later, or let go.
 #   tests/fleet/drift.sh SETPOINT INVENTORY
 set -eu
 setpoint=$1
@@ -146,6 +146,8 @@ on_first 'echo from the host >> /etc/drift-lost'
 expect 2 "$setpoint" drift audit -i "$inventory"
 expect 0 "$setpoint" drift adopt /etc/drift-lost -i "$inventory" --limit "$first" --write
 grep -q 'from the host' "$work/files/verbatim" || fail "it was not written"
+expect 0 "$setpoint" run "$work/site.yml" -i "$inventory"
+expect 0 "$setpoint" drift audit -i "$inventory"
 
 say "a handler that is owed is run by the next run"
 cat >"$work/owed.yml" <<'OWED'
@@ -172,5 +174,62 @@ expect 0 "$setpoint" run "$work/owed.yml" -i "$inventory" -e stamp=1
 on_first 'grep -q paid /var/tmp/drift-debt' || fail "the handler was not run"
 expect 0 "$setpoint" history
 ! grep -q 'note the debt' "$work/out" || fail "it is still owed"
+
+say "a handler that is owed and gone from the play is told once, and then forgotten"
+expect 2 "$setpoint" run "$work/owed.yml" -i "$inventory" -e stamp=2 -e broken=true
+sed -e '/notify:/d' -e '/handlers:/,$d' "$work/owed.yml" >"$work/without" && cat "$work/without" >"$work/owed.yml"
+expect 0 "$setpoint" run "$work/owed.yml" -i "$inventory" -e stamp=2
+grep -q 'it will not be run' "$work/out" || fail "it is not said that the handler is gone"
+expect 0 "$setpoint" run "$work/owed.yml" -i "$inventory" -e stamp=2
+! grep -q 'it will not be run' "$work/out" || fail "it is said again"
+
+say "what only a handler has made is repaired by running that; handlers that include are owed no more; one is let go"
+printf -- '- ansible.builtin.copy: {content: "included\n", dest: /etc/drift-included}\n' >"$work/included.yml"
+cat >"$work/handlers.yml" <<'HANDLERS'
+- name: handling
+  hosts: all
+  become: true
+  gather_facts: false
+  tasks:
+    - ansible.builtin.copy: {content: "{{ stamp }}\n", dest: /etc/drift-stamp}
+      notify: [make it, include it]
+    - ansible.builtin.fail:
+        msg: on purpose
+      when: broken | default(false) | bool
+  handlers:
+    - name: make it
+      ansible.builtin.copy: {content: "made\n", dest: /etc/drift-made}
+    - name: include it
+      ansible.builtin.include_tasks: included.yml
+HANDLERS
+expect 0 "$setpoint" run "$work/handlers.yml" -i "$inventory" -e stamp=1
+expect 0 "$setpoint" history
+! grep -q 'include it' "$work/out" || fail "a handler that includes is still owed"
+on_first 'rm /etc/drift-made'
+expect 2 "$setpoint" drift audit -i "$inventory"
+expect 0 "$setpoint" drift fix "$work/handlers.yml" -i "$inventory" -e stamp=1
+grep -q 'repaired 1 of 1' "$work/out" || fail "it was not repaired"
+expect 0 "$setpoint" drift audit -i "$inventory"
+expect 2 "$setpoint" run "$work/handlers.yml" -i "$inventory" -e stamp=2 -e broken=true
+expect 3 "$setpoint" drift audit -i "$inventory"
+expect 0 "$setpoint" drift ack 'handler:make it' 'handler:include it' --reason "made by hand"
+expect 0 "$setpoint" drift audit -i "$inventory"
+
+say "two audits at once"
+"$setpoint" drift audit -i "$inventory" >"$work/other" 2>&1 &
+other=$!
+expect 0 "$setpoint" drift audit -i "$inventory"
+wait "$other" || { cat "$work/other"; fail "the other audit failed"; }
+
+say "files that come and go while they are audited"
+on_first 'nohup sh -c "for i in \$(seq 2000); do mv /etc/drift-tree/one /etc/drift-tree/away; mv /etc/drift-tree/away /etc/drift-tree/one; done" >/dev/null 2>&1 &'
+for round in 1 2 3; do
+    status=0
+    "$setpoint" drift audit -i "$inventory" >"$work/out" 2>&1 || status=$?
+    case $status in 0 | 1 | 2) ;; *) cat "$work/out"; fail "exit $status for files that come and go" ;; esac
+done
+sleep 3
+on_first 'while pgrep -f "mv /etc/drift-[t]ree" >/dev/null; do sleep 1; done; ls /etc/drift-tree'
+expect 0 "$setpoint" drift audit -i "$inventory"
 on_first 'rm -rf /etc/drift-* /var/tmp/drift-*'
 say "all is as it should be"
