@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::SystemTime;
@@ -55,7 +55,7 @@ impl BlobStore {
             return Ok(sha1);
         }
         let mut digest = Sha1::new();
-        io::copy(&mut self.open(&blob.sha256)?, &mut digest)?;
+        io::copy(&mut self.open(&blob.sha256, 0)?, &mut digest)?;
         let sha1 = hex(&digest.finalize());
         self.keep_sha1(blob, &sha1);
         Ok(sha1)
@@ -102,12 +102,20 @@ impl BlobStore {
 }
 
 impl Blobs for BlobStore {
-    fn open(&self, sha256: &str) -> io::Result<Box<dyn Read + Send>> {
+    fn open(&self, sha256: &str, from: u64) -> io::Result<Box<dyn Read + Send>> {
         let source =
             self.sources.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(sha256).cloned();
         match source {
-            Some(Source::Memory(bytes)) => Ok(Box::new(Cursor::new(bytes))),
-            Some(Source::File(path)) => Ok(Box::new(File::open(path)?)),
+            Some(Source::Memory(bytes)) => {
+                let mut content = Cursor::new(bytes);
+                content.set_position(from);
+                Ok(Box::new(content))
+            }
+            Some(Source::File(path)) => {
+                let mut content = File::open(path)?;
+                content.seek(SeekFrom::Start(from))?;
+                Ok(Box::new(content))
+            }
             None => Err(io::Error::new(io::ErrorKind::NotFound, "content that no task mentioned")),
         }
     }
@@ -155,9 +163,12 @@ mod tests {
         let second = store.file(&path).expect("digest");
         assert_ne!(first.sha256, second.sha256);
         let mut content = Vec::new();
-        store.open(&second.sha256).expect("open").read_to_end(&mut content).expect("read");
+        store.open(&second.sha256, 0).expect("open").read_to_end(&mut content).expect("read");
         assert_eq!(content, b"other");
         assert_eq!(store.sha1(&second).expect("held"), "d0941e68da8f38151ff86a61fc59f7c5cf9fcaa2");
-        assert!(store.open("nothing").is_err());
+        let mut content = Vec::new();
+        store.open(&second.sha256, 3).expect("open").read_to_end(&mut content).expect("read");
+        assert_eq!(content, b"er", "the rest of it");
+        assert!(store.open("nothing", 0).is_err());
     }
 }

@@ -534,7 +534,7 @@ impl<'e> PlayRun<'e> {
                 done,
                 hosts: step.jobs.len(),
                 waiting: waiting.collect(),
-                transfer: None,
+                transfer: self.engine.sessions.transfer(),
             };
             self.engine.progress(progress);
         }

@@ -71,6 +71,15 @@ pub struct Piece {
     pub last: bool,
 }
 
+/// Content that a host lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Need {
+    /// Which content.
+    pub blob: BlobRef,
+    /// How much of its beginning is there, in bytes: its transfer was cut off earlier.
+    pub from: u64,
+}
+
 /// How a batch is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
@@ -161,7 +170,7 @@ pub enum ToController {
         batch: u64,
     },
     /// Content is needed, in this order.
-    NeedBlobs(Vec<BlobRef>),
+    NeedBlobs(Vec<Need>),
     /// What was asked for and has not been sent yet is no longer needed: each is to be answered with
     /// [`ToRunner::BlobLost`].
     Enough,

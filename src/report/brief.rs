@@ -1,7 +1,9 @@
 //! The two layouts without banners: `minimal` (ad-hoc runs) and `oneline`.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
+use super::Pace;
 use super::diff;
 use super::result::{self, Format};
 use super::screen::Screen;
@@ -20,12 +22,21 @@ pub struct Brief {
     format: Format,
     /// Errors that were shown already.
     told: HashSet<String>,
+    pace: Pace,
 }
 
 impl Brief {
     pub(super) fn new(screen: Screen, display: &Display, verbosity: u8, one_line: bool) -> Brief {
         let format = if display.result_format == "yaml" { Format::Yaml } else { Format::Json };
-        Brief { screen, context: display.diff_context, verbosity, one_line, format, told: HashSet::new() }
+        Brief {
+            screen,
+            context: display.diff_context,
+            verbosity,
+            one_line,
+            format,
+            told: HashSet::new(),
+            pace: Pace::default(),
+        }
     }
 
     fn result(&mut self, result: &TaskResult) {
@@ -141,7 +152,10 @@ impl Listener for Brief {
                 let text = format!("[ERROR]: interrupted; these hosts did not finish: {}", hosts.join(", "));
                 self.screen.error_line(Role::Error, &text);
             }
-            Event::Progress(progress) => return self.screen.progress(&super::progress_line(progress)),
+            Event::Progress(progress) => {
+                let rate = self.pace.of(progress.transfer, Instant::now());
+                return self.screen.progress(&super::progress_line(progress, rate));
+            }
             _ => {}
         }
         self.screen.flush();

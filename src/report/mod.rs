@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::config::Display;
 use crate::diagnostic::{Diagnostic, Severity};
@@ -220,10 +221,14 @@ fn recap_line(host: &str, stats: &HostStats, style: &Style) -> String {
 }
 
 /// The live line: task, hosts done, hosts that are waited for, bytes on their way.
-fn progress_line(progress: &Progress) -> String {
+fn progress_line(progress: &Progress, rate: Option<u64>) -> String {
     let mut out = format!("{}/{} {}", progress.done, progress.hosts, progress.task);
     if let Some((sent, all)) = progress.transfer {
         out.push_str(&format!("  {} of {}", bytes(sent), bytes(all)));
+        if let Some(rate) = rate.filter(|rate| *rate > 0) {
+            let left = all.saturating_sub(sent).div_ceil(rate);
+            out.push_str(&format!(", {}/s, {left} s left", bytes(rate)));
+        }
     }
     if !progress.waiting.is_empty() {
         let names: Vec<&Arc<str>> = progress.waiting.iter().take(3).collect();
@@ -233,6 +238,31 @@ fn progress_line(progress: &Progress) -> String {
         out.push_str(&format!("  waiting for {}{more}", names.join(", ")));
     }
     out
+}
+
+/// How fast content travels, from one live line to the next.
+#[derive(Default)]
+struct Pace {
+    /// When it was looked at first, and what had been sent by then; when last, and what by then.
+    seen: Option<[(Instant, u64); 2]>,
+}
+
+impl Pace {
+    /// Bytes a second since this transfer was seen first, if that is long enough ago to tell.
+    fn of(&mut self, transfer: Option<(u64, u64)>, now: Instant) -> Option<u64> {
+        let Some((sent, _)) = transfer else {
+            self.seen = None;
+            return None;
+        };
+        let first = match self.seen {
+            Some([first, last]) if last.1 <= sent => first,
+            // Another transfer.
+            _ => (now, sent),
+        };
+        self.seen = Some([first, (now, sent)]);
+        let millis = u64::try_from(now.saturating_duration_since(first.0).as_millis()).unwrap_or(u64::MAX);
+        (millis >= 500).then(|| (sent - first.1).saturating_mul(1000) / millis)
+    }
 }
 
 /// A number of bytes for people.

@@ -1,13 +1,14 @@
 //! The layout that people know: banners, one line a host, the recap.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use indexmap::IndexMap;
 
 use super::result::{self, Format};
 use super::screen::Screen;
 use super::style::Role;
-use super::{diff, excerpt};
+use super::{Pace, diff, excerpt};
 use crate::config::Display;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::event::{Event, HostStats, Listener, Progress, TaskInfo, TaskResult, Verdict};
@@ -30,6 +31,7 @@ pub struct Terminal {
     folded: IndexMap<String, Vec<String>>,
     /// What `set_stats` collected, by host and of the run.
     custom_stats: Option<CustomStats>,
+    pace: Pace,
 }
 
 type CustomStats = (Vec<(std::sync::Arc<str>, Map)>, Option<Map>);
@@ -48,6 +50,7 @@ impl Terminal {
             check,
             folded: IndexMap::new(),
             custom_stats: None,
+            pace: Pace::default(),
         }
     }
 
@@ -344,7 +347,8 @@ impl Terminal {
     }
 
     fn progress(&mut self, progress: &Progress) {
-        self.screen.progress(&super::progress_line(progress));
+        let rate = self.pace.of(progress.transfer, Instant::now());
+        self.screen.progress(&super::progress_line(progress, rate));
     }
 }
 

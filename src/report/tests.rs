@@ -432,6 +432,31 @@ fn junit_and_tree_are_files() {
 }
 
 #[test]
+fn a_transfer_has_a_rate_and_a_time_left() {
+    let start = std::time::Instant::now();
+    let mut pace = super::Pace::default();
+    let mut line = |millis: u64, transfer: Option<(u64, u64)>| {
+        let rate = pace.of(transfer, start + std::time::Duration::from_millis(millis));
+        let progress = super::Progress { task: "Send".into(), hosts: 1, transfer, ..Default::default() };
+        super::progress_line(&progress, rate)
+    };
+    let of = |sent: u64| Some((sent << 20, 200 << 20));
+    let cases = [
+        (0, of(10), "0/1 Send  10.0 MiB of 200.0 MiB"),
+        (100, of(20), "0/1 Send  20.0 MiB of 200.0 MiB"),
+        (2000, of(60), "0/1 Send  60.0 MiB of 200.0 MiB, 25.0 MiB/s, 6 s left"),
+        (4000, of(60), "0/1 Send  60.0 MiB of 200.0 MiB, 12.5 MiB/s, 12 s left"),
+        (4100, None, "0/1 Send"),
+        (4200, of(60), "0/1 Send  60.0 MiB of 200.0 MiB"),
+        (6200, of(60), "0/1 Send  60.0 MiB of 200.0 MiB"),
+        (6300, of(1), "0/1 Send  1.0 MiB of 200.0 MiB"),
+    ];
+    for (millis, transfer, expected) in cases {
+        assert_eq!(line(millis, transfer), expected, "after {millis} ms");
+    }
+}
+
+#[test]
 fn a_terminal_gets_a_live_line_and_no_escapes_from_hosts() {
     let progress = super::Progress {
         task: "Ask".into(),

@@ -1,13 +1,15 @@
 //! Content from the controller, and files to it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use crate::protocol::{CHUNK, Piece, ToController};
+use crate::protocol::{CHUNK, Need, Piece, ToController};
 use crate::system::BlobRef;
-use crate::system::local::Depot;
+use crate::system::local::{self, Depot};
+use crate::system::parts::Parts;
 
 use super::Shared;
 
@@ -39,11 +41,20 @@ pub(super) struct Wire {
     order: VecDeque<String>,
     kept_size: usize,
     /// What was asked for and has not come whole.
-    asked: VecDeque<BlobRef>,
+    asked: VecDeque<Asked>,
+    /// Where parts are that earlier runs got, if anywhere.
+    parts: Option<Parts>,
+}
+
+/// Content that was asked for.
+struct Asked {
+    blob: BlobRef,
+    /// Its beginning, if an earlier run got that, and the size of it.
+    have: Option<(File, u64)>,
 }
 
 impl Wire {
-    pub(super) fn new(shared: Arc<Shared>, chunks: Receiver<Chunk>) -> Wire {
+    pub(super) fn new(shared: Arc<Shared>, chunks: Receiver<Chunk>, parts: Option<Parts>) -> Wire {
         Wire {
             shared,
             chunks,
@@ -51,6 +62,7 @@ impl Wire {
             order: VecDeque::new(),
             kept_size: 0,
             asked: VecDeque::new(),
+            parts,
         }
     }
 
@@ -68,17 +80,31 @@ impl Wire {
 
 impl Wire {
     fn ask(&mut self, blobs: Vec<BlobRef>) -> io::Result<()> {
-        self.asked.extend(blobs.iter().cloned());
-        self.shared.send(&ToController::NeedBlobs(blobs)).map_err(io::Error::other)
+        let mut needs = Vec::with_capacity(blobs.len());
+        for blob in blobs {
+            let have = self.parts.as_ref().and_then(|parts| parts.take(&blob));
+            needs.push(Need { blob: blob.clone(), from: have.as_ref().map_or(0, |(_, size)| *size) });
+            self.asked.push_back(Asked { blob, have });
+        }
+        self.shared.send(&ToController::NeedBlobs(needs)).map_err(io::Error::other)
+    }
+
+    fn is_asked(&self, blob: &BlobRef) -> bool {
+        self.asked.iter().any(|asked| asked.blob == *blob)
     }
 
     /// Takes in the content that comes next. The inner error is about this content alone.
-    fn receive(&mut self, blob: &BlobRef, sink: Option<&mut dyn Write>) -> io::Result<io::Result<()>> {
+    fn receive(&mut self, asked: Asked, sink: Option<&mut dyn Write>) -> io::Result<io::Result<()>> {
+        let Asked { blob, have } = asked;
         let mut copy = (blob.size <= KEPT).then(Vec::new);
         let mut sink = sink;
         let mut failed = None;
+        if let (Some((part, size)), Some(sink)) = (have, &mut sink) {
+            let mut part = BufReader::with_capacity(CHUNK, part.take(size));
+            failed = io::copy(&mut part, sink).err();
+        }
         loop {
-            let chunk = self.chunks.recv().map_err(|_| io::Error::other("the controller is gone"))?;
+            let chunk = self.chunks.recv().map_err(|_| local::gone())?;
             match chunk {
                 Chunk::Lost { sha256, reason } if sha256 == blob.sha256 => {
                     return Ok(Err(io::Error::other(reason)));
@@ -117,7 +143,7 @@ impl Depot for Wire {
             // What is too large to be kept is sent as often as it is used.
             let once =
                 blob.size > KEPT || (!self.kept.contains_key(&blob.sha256) && seen.insert(&blob.sha256));
-            if once && !self.asked.contains(blob) {
+            if once && !self.is_asked(blob) {
                 wanted.push(blob.clone());
             }
         }
@@ -128,15 +154,15 @@ impl Depot for Wire {
         if let Some(bytes) = self.kept.get(&blob.sha256) {
             return sink.write_all(bytes);
         }
-        if !self.asked.contains(blob) {
+        if !self.is_asked(blob) {
             self.ask(vec![blob.clone()])?;
         }
         // What was asked for earlier comes first.
         while let Some(next) = self.asked.pop_front() {
-            if next == *blob {
-                return self.receive(&next, Some(sink))?;
+            if next.blob == *blob {
+                return self.receive(next, Some(sink))?;
             }
-            let _ = self.receive(&next, None)?;
+            let _ = self.receive(next, None)?;
         }
         Err(io::Error::other("it was not asked for"))
     }
@@ -146,7 +172,7 @@ impl Depot for Wire {
             return;
         }
         while let Some(next) = self.asked.pop_front() {
-            if self.receive(&next, None).is_err() {
+            if self.receive(next, None).is_err() {
                 return;
             }
         }

@@ -22,6 +22,7 @@ use crate::protocol::frame::{self, FrameError};
 use crate::protocol::{Batch, CONFIRM, Call, Mode, Report, Status, ToController, ToRunner, VERSION};
 use crate::system::exec::Programs;
 use crate::system::local::Local;
+use crate::system::parts::Parts;
 use crate::system::prior::{self, Store};
 use crate::system::switch::{self, Switch};
 
@@ -65,7 +66,7 @@ pub fn main() -> ExitCode {
         let _ = std::env::set_current_dir("/");
     }
     task::quiet_panics();
-    serve(Box::new(std::io::stdin()), Box::new(std::io::stdout()))
+    serve(Box::new(std::io::stdin()), Box::new(std::io::stdout()), cache().map(Parts::new))
 }
 
 /// Removes the directory that was made only to start this program from. It goes on without it.
@@ -82,10 +83,16 @@ fn remove_own_directory(directory: Option<OsString>) {
 /// How long a runner that nobody has replaced or started may stay in the cache.
 const STALE: Duration = Duration::from_secs(60 * 24 * 3600);
 
-/// Removes runners of other versions that were stored long ago.
+/// The directory of the user's own that this program was stored in, if it was.
+fn cache() -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    own.parent().filter(|cache| cache.ends_with(".cache/setpoint")).map(Path::to_path_buf)
+}
+
+/// Removes runners of other versions, and parts of contents, that were stored long ago.
 fn prune_cache() {
-    let Ok(own) = std::env::current_exe() else { return };
-    let Some(cache) = own.parent().filter(|cache| cache.ends_with(".cache/setpoint")) else { return };
+    let (Ok(own), Some(cache)) = (std::env::current_exe(), cache()) else { return };
+    Parts::new(cache.clone()).prune();
     let Ok(entries) = std::fs::read_dir(cache) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
@@ -206,8 +213,9 @@ enum Work {
     Broken(String),
 }
 
-/// Works for a controller until it goes away.
-pub fn serve(input: Box<dyn Read + Send>, output: Box<dyn Write + Send>) -> ExitCode {
+/// Works for a controller until it goes away. What a cut leaves of large contents is kept in `parts`, if that
+/// is given.
+pub fn serve(input: Box<dyn Read + Send>, output: Box<dyn Write + Send>, parts: Option<Parts>) -> ExitCode {
     let shared = Arc::new(Shared::new(output));
     let (work, queue) = channel();
     let (chunks, content) = sync_channel(CHUNKS);
@@ -222,8 +230,8 @@ pub fn serve(input: Box<dyn Read + Send>, output: Box<dyn Write + Send>) -> Exit
     });
     let watcher = Arc::clone(&shared);
     std::thread::spawn(move || watch(&watcher));
-    let wire = Wire::new(Arc::clone(&shared), content);
-    let local = Local::new(Box::new(wire)).ended_by(shared.programs.clone());
+    let wire = Wire::new(Arc::clone(&shared), content, parts.clone());
+    let local = Local::new(Box::new(wire)).ended_by(shared.programs.clone()).keeping(parts);
     let mut session = Session::new(Arc::clone(&shared), local);
     let outcome = session.serve(&queue);
     session.local.clear_scratch();

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::thread::JoinHandle;
 
 use super::*;
-use crate::protocol::{CHUNK, Piece};
+use crate::protocol::{CHUNK, Need, Piece};
+use crate::system::Algorithm;
 use crate::system::digest::of_bytes;
-use crate::system::{Algorithm, BlobRef};
 use crate::value::{Value, map_of};
 
 /// Runners of one process share the programs that they end: one at a time.
@@ -25,10 +25,14 @@ struct Rig {
 
 impl Rig {
     fn start(check: bool) -> Rig {
+        Rig::start_with(check, None)
+    }
+
+    fn start_with(check: bool, parts: Option<Parts>) -> Rig {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let (input, to) = std::io::pipe().expect("a pipe");
         let (from, output) = std::io::pipe().expect("a pipe");
-        let thread = std::thread::spawn(move || serve(Box::new(input), Box::new(output)));
+        let thread = std::thread::spawn(move || serve(Box::new(input), Box::new(output), parts));
         let mut rig = Rig {
             to: Some(to),
             from,
@@ -58,6 +62,16 @@ impl Rig {
         frame::read(&mut self.from).expect("a message")
     }
 
+    /// What comes next, apart from the news that a task takes long.
+    fn hear_what_matters(&mut self) -> Option<ToController> {
+        loop {
+            match self.hear() {
+                Some(ToController::Started { .. }) => {}
+                other => return other,
+            }
+        }
+    }
+
     /// Runs a batch to its end; answers requests for content.
     fn run(&mut self, mode: Mode, tasks: Vec<Call>) -> Vec<Report> {
         self.say(&ToRunner::Batch(Batch { id: 1, mode, tasks }));
@@ -69,20 +83,21 @@ impl Rig {
                     assert_eq!(batch, 1);
                     return reports;
                 }
-                ToController::NeedBlobs(blobs) => blobs.iter().for_each(|blob| self.answer(blob)),
+                ToController::NeedBlobs(needs) => needs.iter().for_each(|need| self.answer(need)),
                 other => self.others.push(other),
             }
         }
     }
 
-    fn answer(&mut self, blob: &BlobRef) {
+    fn answer(&mut self, need: &Need) {
+        let Need { blob, from } = need;
         let found =
             self.blobs.iter().find(|bytes| of_bytes(Algorithm::Sha256, bytes) == blob.sha256).cloned();
         let Some(bytes) = found else {
             let reason = "it vanished".into();
             return self.say(&ToRunner::BlobLost { sha256: blob.sha256.clone(), reason });
         };
-        let mut rest = bytes.as_slice();
+        let mut rest = &bytes[usize::try_from(*from).expect("small")..];
         loop {
             let (chunk, tail) = rest.split_at(rest.len().min(CHUNK));
             let last = tail.is_empty();
@@ -246,4 +261,65 @@ fn nonsense_ends_the_session_with_a_word() {
     let Some(ToController::Fatal { message }) = rig.hear() else { panic!("no last word") };
     assert!(message.contains("larger than"), "{message}");
     rig.end();
+}
+
+/// A task that copies a content of which only the digest is at hand.
+fn copy_of(content: &[u8], dest: &Path) -> Call {
+    let digest = of_bytes(Algorithm::Sha256, content);
+    let blob = map_of([("sha256", Value::str(digest)), ("size", content.len().into())]);
+    let dest = Value::str(dest.to_str().expect("UTF-8"));
+    let args = map_of([("_blob", Value::map(blob)), ("dest", dest)]);
+    Call { module: "copy".into(), args: Value::map(args), ..Call::default() }
+}
+
+#[test]
+fn what_a_cut_leaves_of_a_large_content_is_not_sent_again() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let cache = place.path().join("cache");
+    std::fs::create_dir(&cache).expect("a directory");
+    let kept = || std::fs::read_dir(&cache).expect("a directory").count();
+    let dest = place.path().join("big");
+    let content: Vec<u8> = (0..3 << 20_u32).flat_map(|number: u32| (number ^ 7).to_le_bytes()).collect();
+    let task = copy_of(&content, &dest);
+    // How much comes before the cut, in chunks, and where the next run goes on.
+    for (chunks, from) in [(3_usize, 0), (20, 20 * CHUNK), (30, 30 * CHUNK)] {
+        let mut rig = Rig::start_with(false, Some(Parts::new(cache.clone())));
+        rig.say(&ToRunner::Batch(Batch { id: 1, mode: Mode::Apply, tasks: vec![task.clone()] }));
+        let Some(ToController::NeedBlobs(needs)) = rig.hear_what_matters() else {
+            panic!("it lacks the content")
+        };
+        let mut at = usize::try_from(needs[0].from).expect("small");
+        for _ in 0..chunks - at / CHUNK {
+            let bytes = content[at..at + CHUNK].to_vec();
+            let piece = Piece { sha256: needs[0].blob.sha256.clone(), bytes, last: false };
+            rig.say(&ToRunner::Content(vec![piece]));
+            at += CHUNK;
+        }
+        rig.end();
+        assert!(!dest.exists(), "a part is not at the file's place");
+        assert_eq!(kept(), usize::from(from > 0), "{chunks} chunks");
+    }
+    let mut rig = Rig::start_with(false, Some(Parts::new(cache.clone())));
+    rig.blobs.push(content.clone());
+    rig.say(&ToRunner::Batch(Batch { id: 1, mode: Mode::Apply, tasks: vec![task.clone()] }));
+    let Some(ToController::NeedBlobs(needs)) = rig.hear_what_matters() else { panic!("it lacks the rest") };
+    assert_eq!(needs[0].from, 30 * CHUNK as u64);
+    rig.answer(&needs[0]);
+    let Some(ToController::Ended { report, .. }) = rig.hear_what_matters() else { panic!("it has all") };
+    assert_eq!(report.status, Status::Changed, "{report:?}");
+    rig.end();
+    assert!(std::fs::read(&dest).expect("it is there") == content);
+    assert_eq!(kept(), 0);
+
+    // A part that is no good fails once, and is gone.
+    std::fs::remove_file(&dest).expect("it was there");
+    let digest = of_bytes(Algorithm::Sha256, &content);
+    std::fs::write(cache.join(format!("part-{digest}")), vec![0; 5 << 20]).expect("written");
+    for expected in [Status::Failed, Status::Changed] {
+        let mut rig = Rig::start_with(false, Some(Parts::new(cache.clone())));
+        rig.blobs.push(content.clone());
+        assert_eq!(statuses(&rig.run(Mode::Apply, vec![task.clone()])), [expected]);
+        rig.end();
+    }
+    assert!(std::fs::read(&dest).expect("it is there") == content);
 }

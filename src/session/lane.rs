@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::protocol::frame::{self, Decoder, FrameError};
-use crate::protocol::{Batch, CHUNK, Piece, ToController, ToRunner, VERSION};
+use crate::protocol::{Batch, CHUNK, Need, Piece, ToController, ToRunner, VERSION};
 use crate::system::BlobRef;
 use crate::transport::rt::{self, AsyncReadExt, AsyncWriteExt, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use crate::transport::{Become, Connection, ExitStatus, Pipe, TransportError, open_as};
@@ -352,13 +352,13 @@ impl Lane {
                 };
                 self.inner.emit(SessionEvent::BatchEnded { host, batch });
             }
-            ToController::NeedBlobs(blobs) => {
+            ToController::NeedBlobs(needs) => {
                 let front = state.outstanding.front().ok_or_else(|| must_not("a request out of turn"))?;
-                if blobs.len() > MAX_REQUEST {
+                if needs.len() > MAX_REQUEST {
                     return Err(must_not("a request for more than there can be"));
                 }
                 requests
-                    .make(blobs, &front.blobs)
+                    .make(needs, &front.blobs, &self.inner.traffic)
                     .map_err(|()| must_not("more requests than a runner has"))?;
             }
             ToController::Enough => requests.enough.store(requests.made, Ordering::Relaxed),
@@ -580,8 +580,9 @@ async fn listen(mut stderr: Reader, kept: Arc<Mutex<Vec<u8>>>) {
 
 /// Contents that were asked for together, and who has them.
 struct Request {
-    blobs: Vec<BlobRef>,
+    needs: Vec<Need>,
     source: Arc<dyn Blobs>,
+    share: Share,
     number: u64,
     /// Requests up to this number are called off.
     enough: Arc<AtomicU64>,
@@ -593,6 +594,62 @@ impl Request {
     }
 }
 
+/// Content on its way to hosts.
+#[derive(Debug, Default)]
+pub(super) struct Traffic(Mutex<Bytes>);
+
+/// Counted since last there was nothing to send.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bytes {
+    sent: u64,
+    asked: u64,
+}
+
+impl Traffic {
+    fn count(&self, change: impl FnOnce(&mut Bytes)) -> Bytes {
+        let mut bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut bytes);
+        if bytes.sent >= bytes.asked {
+            *bytes = Bytes::default();
+        }
+        *bytes
+    }
+
+    /// What was sent, and what is to be sent in all.
+    pub(super) fn now(&self) -> Option<(u64, u64)> {
+        let Bytes { sent, asked } = self.count(|_| {});
+        (asked > 0).then_some((sent, asked))
+    }
+}
+
+/// One request's part of the traffic. What was not sent in the end is taken out again.
+struct Share {
+    traffic: Arc<Traffic>,
+    left: u64,
+}
+
+impl Share {
+    fn new(traffic: &Arc<Traffic>, needs: &[Need]) -> Share {
+        let size = |need: &Need| need.blob.size.saturating_sub(need.from);
+        // The host says how much it is; it must not make our numbers overflow.
+        let left = needs.iter().map(size).fold(0, u64::saturating_add).min(1 << 60);
+        traffic.count(|bytes| bytes.asked = bytes.asked.saturating_add(left));
+        Share { traffic: Arc::clone(traffic), left }
+    }
+
+    fn sent(&mut self, count: u64) {
+        let count = count.min(self.left);
+        self.left -= count;
+        self.traffic.count(|bytes| bytes.sent = bytes.sent.saturating_add(count));
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.traffic.count(|bytes| bytes.asked = bytes.asked.saturating_sub(self.left));
+    }
+}
+
 /// The way of a runner's requests to whoever answers them.
 struct Requests {
     queue: mpsc::Sender<Request>,
@@ -601,10 +658,11 @@ struct Requests {
 }
 
 impl Requests {
-    fn make(&mut self, blobs: Vec<BlobRef>, source: &Arc<dyn Blobs>) -> Result<(), ()> {
+    fn make(&mut self, needs: Vec<Need>, source: &Arc<dyn Blobs>, traffic: &Arc<Traffic>) -> Result<(), ()> {
         self.made += 1;
         let source = Arc::clone(source);
-        let request = Request { blobs, source, number: self.made, enough: Arc::clone(&self.enough) };
+        let share = Share::new(traffic, &needs);
+        let request = Request { needs, source, share, number: self.made, enough: Arc::clone(&self.enough) };
         self.queue.try_send(request).map_err(drop)
     }
 }
@@ -615,7 +673,7 @@ async fn pump(mut requests: mpsc::Receiver<Request>, bulk: mpsc::WeakSender<Vec<
         let Some(bulk) = bulk.upgrade() else { return };
         // Reading files and compressing are no work for the threads that serve all hosts.
         let _ =
-            rt::spawn_blocking(move || Sending { bulk, pieces: Vec::new(), size: 0 }.answer(&request)).await;
+            rt::spawn_blocking(move || Sending { bulk, pieces: Vec::new(), size: 0 }.answer(request)).await;
     }
 }
 
@@ -631,14 +689,14 @@ struct Sending {
 struct Gone;
 
 impl Sending {
-    fn answer(mut self, request: &Request) {
-        for blob in &request.blobs {
+    fn answer(mut self, mut request: Request) {
+        for need in std::mem::take(&mut request.needs) {
             let outcome = if request.called_off() {
-                self.lost(blob, "it is no longer needed".into())
+                self.lost(&need.blob, "it is no longer needed".into())
             } else {
-                match self.content(blob, request) {
+                match self.content(&need, &mut request) {
                     Ok(outcome) => outcome,
-                    Err(error) => self.lost(blob, error.to_string()),
+                    Err(error) => self.lost(&need.blob, error.to_string()),
                 }
             };
             if outcome.is_err() {
@@ -649,8 +707,9 @@ impl Sending {
     }
 
     /// Sends one content; the outer error is that of reading it.
-    fn content(&mut self, blob: &BlobRef, request: &Request) -> std::io::Result<Result<(), Gone>> {
-        let mut reader = request.source.open(&blob.sha256)?;
+    fn content(&mut self, need: &Need, request: &mut Request) -> std::io::Result<Result<(), Gone>> {
+        let Need { blob, from } = need;
+        let mut reader = request.source.open(&blob.sha256, *from)?;
         let mut sent = 0;
         loop {
             let room = CHUNK - self.size;
@@ -659,6 +718,7 @@ impl Sending {
             // Also at the end of a file that fills its piece: an empty one follows.
             let last = bytes.len() < room;
             sent += bytes.len() as u64;
+            request.share.sent(bytes.len() as u64);
             self.size += bytes.len();
             self.pieces.push(Piece { sha256: blob.sha256.clone(), bytes, last });
             if self.size >= CHUNK && self.flush(sent <= ALWAYS_COMPRESSED).is_err() {

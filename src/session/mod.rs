@@ -22,6 +22,7 @@ use crate::transport::{
     open_as,
 };
 
+use lane::Traffic;
 pub use runners::{Runner, Runners};
 
 use lane::{Lane, Order};
@@ -54,11 +55,11 @@ pub struct Config {
 
 /// Content that a run's batches refer to by its digest.
 pub trait Blobs: Send + Sync {
-    /// Opens it for reading.
+    /// Opens it for reading, from this byte on.
     ///
     /// # Errors
     /// There is no such content, or its file can't be read.
-    fn open(&self, sha256: &str) -> std::io::Result<Box<dyn Read + Send>>;
+    fn open(&self, sha256: &str, from: u64) -> std::io::Result<Box<dyn Read + Send>>;
 }
 
 /// No content at all.
@@ -66,7 +67,7 @@ pub trait Blobs: Send + Sync {
 pub struct NoBlobs;
 
 impl Blobs for NoBlobs {
-    fn open(&self, sha256: &str) -> std::io::Result<Box<dyn Read + Send>> {
+    fn open(&self, sha256: &str, _from: u64) -> std::io::Result<Box<dyn Read + Send>> {
         Err(std::io::Error::new(std::io::ErrorKind::NotFound, format!("no content {sha256}")))
     }
 }
@@ -213,6 +214,7 @@ struct Inner {
     confirm: Option<u64>,
     forks: Arc<Semaphore>,
     events: Sender<SessionEvent>,
+    traffic: Arc<Traffic>,
     hosts: Mutex<HashMap<u32, Host>>,
 }
 
@@ -303,9 +305,16 @@ impl Sessions {
             confirm: config.confirm,
             forks,
             events,
+            traffic: Arc::default(),
             hosts: Mutex::default(),
         };
         Ok(Sessions { inner: Arc::new(inner), runtime: Some(runtime) })
+    }
+
+    /// How much content was sent and how much was asked for, in bytes, since last there was nothing to send;
+    /// `None` if there is nothing.
+    pub fn transfer(&self) -> Option<(u64, u64)> {
+        self.inner.traffic.now()
     }
 
     /// Queues a batch for a host, as `identity` there. It connects and delivers the runner if need be.

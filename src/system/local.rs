@@ -10,12 +10,14 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 
 use super::digest::{Hasher, of_reader};
 use super::exec::{self, Programs};
+use super::parts::{Parts, WORTH_KEEPING};
 use super::path::{Step, os_error, walk};
 use super::{
     Algorithm, Applied, Attributes, BlobRef, Change, Command, Content, Done, FileKind, Found, Group, Intent,
@@ -34,6 +36,11 @@ pub trait Depot: Send {
     fn fetch(&mut self, blob: &BlobRef, sink: &mut dyn Write) -> io::Result<()>;
     /// Sends a file's content under a name.
     fn send(&mut self, name: &str, content: &mut dyn Read) -> io::Result<()>;
+}
+
+/// What fetching says when nobody is there to send any more: what has come so far is worth keeping.
+pub fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the controller is gone")
 }
 
 /// No controller: content can't be had.
@@ -59,8 +66,11 @@ pub struct Local {
     who: User,
     getent: HashMap<(&'static str, String), Option<String>>,
     scratch: Option<PathBuf>,
+    parts: Option<Parts>,
     selinux: bool,
     unsynced: Unsynced,
+    /// Earlier files that a thread of their own is syncing.
+    behind: Option<JoinHandle<Result<()>>>,
 }
 
 impl Local {
@@ -81,7 +91,9 @@ impl Local {
             },
             getent: HashMap::new(),
             scratch: None,
+            parts: None,
             unsynced: Unsynced::default(),
+            behind: None,
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         };
         let uid = local.who.uid;
@@ -105,6 +117,13 @@ impl Local {
         self
     }
 
+    /// Keeps what had come of a large content when its transfer is cut off.
+    #[must_use]
+    pub fn keeping(mut self, parts: Option<Parts>) -> Local {
+        self.parts = parts;
+        self
+    }
+
     /// The home directory of the user that this runs as.
     pub fn home(&self) -> PathBuf {
         self.who.home.clone()
@@ -120,7 +139,22 @@ impl Local {
     /// # Errors
     /// The disk did not take it.
     pub fn sync(&mut self) -> Result<()> {
-        std::mem::take(&mut self.unsynced).sync()
+        let behind = self.await_behind();
+        behind.and(std::mem::take(&mut self.unsynced).sync())
+    }
+
+    /// The same for what was written so far, while more is being written. What the disk did not take is told
+    /// by the next call, or by [`Local::sync`].
+    fn sync_behind(&mut self) -> Result<()> {
+        self.await_behind()?;
+        let batch = std::mem::take(&mut self.unsynced);
+        self.behind = Some(std::thread::spawn(move || batch.sync()));
+        Ok(())
+    }
+
+    fn await_behind(&mut self) -> Result<()> {
+        let Some(behind) = self.behind.take() else { return Ok(()) };
+        behind.join().unwrap_or_else(|_| Err(SystemError::Other("syncing files failed".into())))
     }
 
     /// Removes the scratch directory, if there is one.
@@ -176,6 +210,14 @@ impl Local {
                 let outcome = self.depot.fetch(blob, &mut sink);
                 if let Some(error) = sink.error {
                     return Err(io_error("write", path)(error));
+                }
+                let is_cut =
+                    outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionAborted);
+                if let Some(parts) = &self.parts
+                    && is_cut
+                    && sink.size >= WORTH_KEEPING
+                {
+                    parts.keep(blob, sink.file);
                 }
                 outcome.map_err(|error| {
                     SystemError::Other(format!("content for {}: {error}", path.display()))
@@ -636,6 +678,7 @@ impl Local {
         let old = old_of(path)?;
         let fresh = present(fs::symlink_metadata(path), path)?.is_none();
         let temporary = temporary_name(&name);
+        let final_name = CString::new(name.as_bytes()).unwrap_or_default();
         let fail = |error: rustix::io::Errno| io_error("write", path)(error.into());
         let (mut file, nameless) = open_temporary(&directory, &temporary).map_err(fail)?;
         let outcome = self
@@ -645,8 +688,14 @@ impl Local {
             .and_then(|()| {
                 if nameless {
                     let own = format!("/proc/self/fd/{}", file.as_raw_fd());
-                    rustix::fs::linkat(rustix::fs::CWD, own, &directory, &temporary, AtFlags::SYMLINK_FOLLOW)
-                        .map_err(fail)?;
+                    let link = |to: &CStr| {
+                        rustix::fs::linkat(rustix::fs::CWD, &own, &directory, to, AtFlags::SYMLINK_FOLLOW)
+                    };
+                    // Where nothing is it takes its place at once.
+                    if fresh && link(&final_name).is_ok() {
+                        return Ok(());
+                    }
+                    link(&temporary).map_err(fail)?;
                 }
                 rustix::fs::renameat(&directory, &temporary, &directory, &name).map_err(fail)
             });
@@ -659,7 +708,7 @@ impl Local {
         }
         self.unsynced.directory(parent, directory);
         if self.unsynced.is_full() {
-            self.sync()?;
+            self.sync_behind()?;
         }
         if attributes.flags.is_some() {
             set_flags(path, attributes)?;
@@ -669,8 +718,8 @@ impl Local {
     }
 }
 
-/// How many files may wait to be synced: each holds a descriptor.
-const MAX_UNSYNCED: usize = 256;
+/// How many files may wait to be synced, and as many again be on their way: each holds a descriptor.
+const MAX_UNSYNCED: usize = 128;
 
 /// How many files are synced at once: a journal takes many for hardly more than the price of one.
 const SYNCING: usize = 16;

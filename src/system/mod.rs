@@ -91,6 +91,7 @@ pub mod flags;
 pub mod journal;
 pub mod local;
 pub mod overlay;
+pub mod parts;
 mod path;
 pub mod prior;
 pub mod probe;
