@@ -382,14 +382,23 @@ class Bench:
                 print(f"| {title} | {count} | {rtt} ms | {name} | {median['wall']:.3f} | {ratio:.2f} | {median['cpu']:.2f} | "
                       f"{median['mb']:.0f} | {median['packets']:.0f} | {self.trips(title, count, name)} |")
 
+    def medians(self, words, keys):
+        runs = [measure(words, self.hosts)[0] for _ in range(self.options.runs)]
+        return [statistics.median(run[key] for run in runs) for key in keys]
+
     def growth(self):
-        """What more converged tasks cost."""
+        """What more hosts and more converged tasks cost."""
+        print("\n| 50 converged tasks, hosts | wall s | ms a host | CPU s | CPU ms a host | MB |\n|---|---|---|---|---|---|")
+        words = self.file("tasks.yml", tasks(50)[0])
+        for count in self.options.hosts:
+            measure(self.setpoint(words, count), self.hosts)
+            wall, cpu, mb = self.medians(self.setpoint(words, count), ("wall", "cpu", "mb"))
+            print(f"| {count} | {wall:.3f} | {1000 * wall / count:.0f} | {cpu:.2f} | {1000 * cpu / count:.1f} | {mb:.0f} |", flush=True)
         print("\n| converged tasks, 1 host | wall s | CPU s | MB | packets |\n|---|---|---|---|---|")
         for count in (10, 100, 500):
             words = self.setpoint(self.file(f"tasks{count}.yml", tasks(count)[0]), 1)
             measure(words, self.hosts)
-            runs = [measure(words, self.hosts)[0] for _ in range(self.options.runs)]
-            cells = [statistics.median(run[key] for run in runs) for key in ("wall", "cpu", "mb", "packets")]
+            cells = self.medians(words, ("wall", "cpu", "mb", "packets"))
             print(f"| {count} | {cells[0]:.3f} | {cells[1]:.2f} | {cells[2]:.0f} | {cells[3]:.0f} |", flush=True)
 
     def many(self, ping):
