@@ -1,4 +1,4 @@
-//! Lines inside brackets and quotes that are indented less than YAML 1.2 asks for.
+//! Lines inside brackets and quotes that are indented less than YAML 1.2 asks for, or with tabs.
 //!
 //! PyYAML doesn't look at the indentation inside `[…]`, `{…}` and quotes, and real playbooks make use of
 //! it. The parser refuses such lines; they are pushed to the right, where they mean the same, and the file
@@ -40,6 +40,11 @@ impl Pushed {
             "invalid indentation" | "invalid indentation in flow construct" => {
                 self.end_of_flow(line).map(|end| (line, end))
             }
+            // Only inside quotes the parser says it so.
+            "tab cannot be used as indentation" => self.tail(line).map(|text| {
+                let more = text.lines().skip(1).take_while(|line| line.starts_with('\t')).count();
+                (line, line + more)
+            }),
             "invalid indentation in quoted scalar" => {
                 self.end_of_quote(line, column).filter(|end| *end > line).map(|end| (line + 1, end))
             }

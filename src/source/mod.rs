@@ -324,6 +324,14 @@ mod tests {
     }
 
     #[test]
+    fn tabs_inside_quotes_are_blanks() {
+        let text = "a:\n    b: 'x\n\t\ty\n\tz'\n    c: \"1\n \t2\"\nd: e\n";
+        let parsed = parse("t.yml", text).expect("valid");
+        assert_eq!(parsed.root.to_value().repr(), "{'a': {'b': 'x y z', 'c': '1 2'}, 'd': 'e'}");
+        assert_eq!(place(parsed.root.get("d").expect("there")), (7, 4));
+    }
+
+    #[test]
     fn hostile_texts_fail_in_bounds() {
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..30 {

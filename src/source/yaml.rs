@@ -37,7 +37,9 @@ pub(super) fn load(file: &Arc<str>, text: &str) -> Result<Parsed, Vec<Diagnostic
             Err(Failure { problems, .. }) => return Err(problems),
         };
         let mark = *error.marker();
-        let again = error.info().starts_with("invalid indentation")
+        let indentation = error.info().starts_with("invalid indentation")
+            || error.info() == "tab cannot be used as indentation";
+        let again = indentation
             && pushed.get_or_insert_with(|| Pushed::new(text)).push(error.info(), mark.line(), mark.col());
         if !again {
             return Err(problems);
