@@ -361,8 +361,11 @@ pub(super) fn snapshot(value: &V) -> V {
                 Items::Raw { .. } => None,
             };
             match own {
-                Some(own) if items.tuple => tuple(own),
-                Some(own) => list(own),
+                Some(own) => V::from_object(List {
+                    items: Mutex::new(Items::Own(own)),
+                    tuple: items.tuple,
+                    group: items.group,
+                }),
                 None => value.clone(),
             }
         }

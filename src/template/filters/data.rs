@@ -34,6 +34,9 @@ pub(super) const TABLE: &[Function] = &[
             Py::Dict(_) | Py::List(_) | Py::Str(_)
                 if crate::template::methods::find(&object, &name).is_none() =>
             {
+                if let Some(found) = crate::template::methods::property(&object, &name)? {
+                    return Ok(found);
+                }
                 Ok(marker(TemplateError::undefined(
                     name.as_str(),
                     format!("'{}' object has no attribute '{name}'", type_name(&object)),
@@ -109,6 +112,10 @@ pub(super) const TABLE: &[Function] = &[
     function("strftime", "string_format second? utc?", strftime),
     function("vault", "data secret salt? vault_id? wrap_object? vaultid?", vault),
     function("unvault", "vault secret vault_id? vaultid?", unvault),
+    // What is evaluated as late as possible, evaluated now.
+    function("ansible._protomatter.finalize", "value", |call| {
+        crate::template::object::lift(&crate::template::object::lower(&call.input())?, &call.scope)
+    }),
     // A whole value with all that is in it; here, every value of a filter is one.
     function("ansible._protomatter.finalize", "value", |call| lift(&lower(&call.input())?, &call.scope)),
 ];

@@ -4,7 +4,7 @@ use minijinja::value::Value as V;
 use sha1::Digest as _;
 
 use crate::template::error::TemplateError;
-use crate::template::object::{Py, R, list, py};
+use crate::template::object::{Py, R, check, list, py};
 use crate::template::ops::{self, Num, number};
 use crate::template::registry::{Args, Call, Function, function};
 use crate::template::special::Range;
@@ -213,7 +213,10 @@ fn random(call: &mut Call) -> R {
 }
 
 fn shuffle(call: &mut Call) -> R {
-    let mut items = call.items()?;
+    let input = call.input();
+    check(&input)?;
+    // What is no list has no order.
+    let Ok(mut items) = call.items() else { return Ok(input) };
     let seed = match call.some(1) {
         Some(seed) if ops::truth(&seed)? => Some(seed),
         _ => None,

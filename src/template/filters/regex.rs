@@ -43,6 +43,10 @@ pub(in crate::template) fn compile(pattern: &str, ignore_case: bool, multi_line:
     let full = if flags.is_empty() { translated } else { format!("(?{flags}){translated}") };
     let regex =
         fancy_regex::RegexBuilder::new(&full).backtrack_limit(5_000_000).build().map_err(|error| {
+            let error = match error.to_string() {
+                error if error.contains("repeat operator") => format!("nothing to repeat ({error})"),
+                error => error,
+            };
             TemplateError::runtime(format!("Invalid regular expression {pattern:?}: {error}"))
         })?;
     let regex = Arc::new(regex);

@@ -140,7 +140,10 @@ fn indent(call: &mut Call) -> R {
 fn center(call: &mut Call) -> R {
     let width = call.int(1)?.unwrap_or(80);
     let text = call.text(0)?;
-    let width = usize::try_from(width).unwrap_or(0).min(1 << 24);
+    let width = usize::try_from(width).unwrap_or(0);
+    if width > 1 << 24 {
+        return Err(TemplateError::limit("the value is too large"));
+    }
     let missing = width.saturating_sub(text.chars().count());
     let left = missing / 2 + (missing & width & 1);
     Ok(V::from(format!("{}{text}{}", " ".repeat(left), " ".repeat(missing - left))))

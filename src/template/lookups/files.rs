@@ -33,6 +33,33 @@ pub(super) fn key_values(term: &str) -> (String, Vec<(String, String)>) {
     (free.join(" "), pairs)
 }
 
+/// The part of a term that is no `name=value`, with its quotes.
+fn free_text(term: &str) -> String {
+    let mut words = vec![String::new()];
+    let mut quote = None;
+    for character in term.chars() {
+        match quote {
+            Some(open) if open == character => quote = None,
+            None if matches!(character, '\'' | '"') => quote = Some(character),
+            _ => {}
+        }
+        if quote.is_none() && character.is_whitespace() {
+            words.push(String::new());
+        } else if let Some(word) = words.last_mut() {
+            word.push(character);
+        }
+    }
+    if quote.is_some() {
+        words = term.split_whitespace().map(ToOwned::to_owned).collect();
+    }
+    let is_pair = |word: &str| {
+        word.split_once('=')
+            .is_some_and(|(key, _)| !key.is_empty() && key.chars().all(|c| c == '_' || c.is_alphanumeric()))
+    };
+    words.retain(|word| !word.is_empty() && !is_pair(word));
+    words.join(" ")
+}
+
 fn io(path: &Path, error: &std::io::Error) -> TemplateError {
     TemplateError::runtime(format!("can't read {}: {error}", path.display()))
 }
@@ -450,7 +477,9 @@ pub(super) fn csvfile(lookup: &Lookup<'_>) -> R<Vec<V>> {
     }
     let mut out = Vec::new();
     for term in &lookup.terms {
-        let (key, pairs) = key_values(&ops::to_text(term)?);
+        let term = ops::to_text(term)?;
+        // Quotes are part of what is searched for.
+        let (key, pairs) = (free_text(&term), key_values(&term).1);
         if key.is_empty() {
             return Err(TemplateError::runtime("Search key is required but was not found"));
         }
@@ -464,9 +493,12 @@ pub(super) fn csvfile(lookup: &Lookup<'_>) -> R<Vec<V>> {
         let delimiter = option("delimiter", "TAB")?;
         let delimiter = if delimiter == "TAB" { '\t' } else { delimiter.chars().next().unwrap_or('\t') };
         let index = |name: &str, default: &str| -> R<usize> {
-            option(name, default)?
-                .parse()
-                .map_err(|_| TemplateError::runtime(format!("{name} must be a number")))
+            let value = option(name, default)?;
+            value.parse().map_err(|_| {
+                TemplateError::runtime(format!(
+                    "Option {name:?} has an invalid value: {value:?} is not a whole number"
+                ))
+            })
         };
         let (column, key_column) = (index("col", "1")?, index("keycol", "0")?);
         let path = find(lookup, "files", &option("file", "ansible.csv")?).map_err(|mut error| {
@@ -510,7 +542,7 @@ fn check_options(lookup: &Lookup<'_>, pairs: &[(String, String)], known: &[&str]
 type Section = (String, Vec<(String, Option<String>)>);
 
 /// Sections of an INI file with their entries in order; keys are lower case unless case counts.
-fn ini_sections(text: &str, case_sensitive: bool) -> R<Vec<Section>> {
+fn ini_sections(text: &str, case_sensitive: bool, valueless: bool) -> R<Vec<Section>> {
     let mut sections: Vec<Section> = Vec::new();
     for line in text.lines() {
         let trimmed = line.trim();
@@ -531,7 +563,12 @@ fn ini_sections(text: &str, case_sensitive: bool) -> R<Vec<Section>> {
         }
         let (key, value) = match trimmed.find(['=', ':']) {
             Some(at) => (trimmed[..at].trim_end(), Some(trimmed[at + 1..].trim().to_owned())),
-            None => (trimmed, None),
+            None if valueless => (trimmed, None),
+            None => {
+                return Err(TemplateError::runtime(format!(
+                    "Source contains parsing errors: {trimmed:?} has no value, which `allow_none` would permit"
+                )));
+            }
         };
         let key = if case_sensitive { key.to_owned() } else { key.to_lowercase() };
         if entries.iter().any(|(known, _)| *known == key) {
@@ -540,6 +577,42 @@ fn ini_sections(text: &str, case_sensitive: bool) -> R<Vec<Section>> {
         entries.push((key, value));
     }
     Ok(sections)
+}
+
+/// `%(name)s` is another value of the section, `%%` a percent sign.
+fn interpolated(raw: &str, section: &str, entries: &[(String, Option<String>)], depth: u32) -> R<String> {
+    if depth > 10 {
+        return Err(TemplateError::runtime(format!(
+            "Recursion limit exceeded in value substitution: section {section:?}: {raw:?}"
+        )));
+    }
+    let mut out = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some(at) = rest.find('%') {
+        out.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        if let Some(tail) = after.strip_prefix('%') {
+            out.push('%');
+            rest = tail;
+        } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|text| text.split_once(")s")) {
+            let wanted = name.to_lowercase();
+            let found = entries.iter().find(|(key, _)| *key == name || *key == wanted);
+            let Some((_, value)) = found else {
+                return Err(TemplateError::runtime(format!(
+                    "Bad value substitution: section {section:?} contains an interpolation key {name:?} which is not a valid option name. Raw value: {raw:?}"
+                )));
+            };
+            out.push_str(&interpolated(value.as_deref().unwrap_or_default(), section, entries, depth + 1)?);
+            rest = tail;
+        } else {
+            return Err(TemplateError::runtime(format!(
+                "'%' must be followed by '%' or '(', found: {:?}",
+                &rest[at..]
+            )));
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
 }
 
 pub(super) fn ini(lookup: &Lookup<'_>) -> R<Vec<V>> {
@@ -555,7 +628,18 @@ pub(super) fn ini(lookup: &Lookup<'_>) -> R<Vec<V>> {
         check_options(
             lookup,
             &pairs,
-            &["type", "file", "section", "re", "encoding", "default", "case_sensitive", "allow_none"],
+            &[
+                "type",
+                "file",
+                "section",
+                "re",
+                "encoding",
+                "default",
+                "case_sensitive",
+                "allow_none",
+                "allow_no_value",
+                "interpolation",
+            ],
         )?;
         if free.is_empty() && !pairs.is_empty() {
             return Err(TemplateError::runtime(
@@ -576,7 +660,8 @@ pub(super) fn ini(lookup: &Lookup<'_>) -> R<Vec<V>> {
             Some((_, value)) => Value::str(value.as_str()).to_bool().unwrap_or(false),
             None => lookup.flag("re", false)?,
         };
-        let sections = ini_sections(&text, case_sensitive)?;
+        let allow_none = lookup.flag("allow_none", false)? || lookup.flag("allow_no_value", false)?;
+        let sections = ini_sections(&text, case_sensitive, allow_none)?;
         let defaults: Vec<_> = sections
             .iter()
             .filter(|(name, _)| name == "DEFAULT")
@@ -588,21 +673,27 @@ pub(super) fn ini(lookup: &Lookup<'_>) -> R<Vec<V>> {
         }
         let entries: Vec<(String, Option<String>)> =
             named.iter().flat_map(|(_, entries)| entries.clone()).chain(defaults).collect();
+        let interpolates = lookup.flag("interpolation", true)?;
+        let value_of = |raw: &str| -> R<String> {
+            if interpolates { interpolated(raw, &section, &entries, 0) } else { Ok(raw.to_owned()) }
+        };
         if is_pattern {
             let pattern = crate::template::filters::regex::compile(&key, false, false)?;
             for (name, value) in &entries {
                 if pattern.is_match(name).unwrap_or(false) {
-                    out.push(V::from(value.clone().unwrap_or_default()));
+                    out.push(V::from(value_of(value.as_deref().unwrap_or_default())?));
                 }
             }
             continue;
         }
         let wanted = if case_sensitive { key } else { key.to_lowercase() };
         let found = entries.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone());
-        out.push(match found {
-            Some(value) => V::from(value.unwrap_or_default()),
-            None => V::from(option("default", "")?),
-        });
+        match found {
+            Some(Some(value)) => out.push(V::from(value_of(&value)?)),
+            // A key without a value gives nothing.
+            Some(None) => {}
+            None => out.push(V::from(option("default", "")?)),
+        }
     }
     Ok(out)
 }
@@ -929,4 +1020,32 @@ pub(super) fn url(lookup: &Lookup<'_>) -> R<Vec<V>> {
         }
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_are_part_of_what_is_searched_for() {
+        for (term, free) in [
+            ("key file=a.csv col=1", "key"),
+            ("\"The Rock\" Johnson file=people.csv delimiter=,", "\"The Rock\" Johnson"),
+            ("O'Brien file=a.csv", "O'Brien"),
+            ("a b  c=d", "a b"),
+        ] {
+            assert_eq!(free_text(term), free, "{term}");
+        }
+    }
+
+    #[test]
+    fn values_of_ini_files_refer_to_each_other() {
+        let entries = [("home_dir", "/Users"), ("my_dir", "%(home_dir)s/x"), ("loop", "%(loop)s")]
+            .map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
+        let value = |raw: &str| interpolated(raw, "global", &entries, 0).ok();
+        assert_eq!(value("%(MY_dir)s is 100%%").as_deref(), Some("/Users/x is 100%"));
+        for wrong in ["%(nope)s", "50% off", "%(loop)s", "%"] {
+            assert_eq!(value(wrong), None, "{wrong}");
+        }
+    }
 }
