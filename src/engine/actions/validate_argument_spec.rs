@@ -54,8 +54,7 @@ fn check(spec: &Map, given: &Map, path: &str, errors: &mut Vec<String>) {
     let mut missing: Vec<&str> = spec
         .iter()
         .filter(|(name, rule)| {
-            let required = rule.get("required").and_then(Value::to_bool).unwrap_or(false);
-            required && name.as_str().is_some_and(|name| given.get(name).is_none_or(Value::is_null))
+            is_required(rule) && name.as_str().is_some_and(|name| !given.contains_key(name))
         })
         .filter_map(|(name, _)| name.as_str())
         .collect();
@@ -65,14 +64,18 @@ fn check(spec: &Map, given: &Map, path: &str, errors: &mut Vec<String>) {
     }
     for (name, rule) in spec {
         let (Some(name), Value::Map(rule)) = (name.as_str(), rule) else { continue };
-        let Some(value) = given.get(name).filter(|value| !value.is_null()) else { continue };
+        let Some(value) = given.get(name) else { continue };
+        // Nothing is as good as not given, unless something is required.
+        let required = rule.get("required").and_then(Value::to_bool).unwrap_or(false);
+        if value.is_null() && !required {
+            continue;
+        }
         let wanted = rule.get("type").map_or_else(|| "str".to_string(), Value::to_text);
         if !fits(&wanted, value) {
             errors.push(format!(
-                "argument '{name}' is of type {} and we were unable to convert to {wanted}: {} cannot be converted to {}{within}",
+                "argument '{name}' is of type {} and we were unable to convert to {wanted}: {}{within}",
                 value.type_name(),
-                if matches!(value, Value::Str(_)) { value.repr() } else { value.type_name().to_string() },
-                article(&wanted),
+                refusal(&wanted, value),
             ));
             continue;
         }
@@ -102,10 +105,9 @@ fn check(spec: &Map, given: &Map, path: &str, errors: &mut Vec<String>) {
             for item in &items {
                 if !fits(&elements, item) {
                     errors.push(format!(
-                        "Elements value for option '{name}'{within} is of type {} and we were unable to convert to {elements}: {} cannot be converted to {}",
+                        "Elements value for option '{name}'{within} is of type {} and we were unable to convert to {elements}: {}",
                         item.type_name(),
-                        item.type_name(),
-                        article(&elements),
+                        refusal(&elements, item),
                     ));
                 }
             }
@@ -119,7 +121,8 @@ fn check(spec: &Map, given: &Map, path: &str, errors: &mut Vec<String>) {
                         let mut known: Vec<&str> = options.keys().filter_map(Value::as_str).collect();
                         known.sort_unstable();
                         errors.push(format!(
-                            "{inner}.{key}. Supported parameters include: {}.",
+                            "{}.{key}. Supported parameters include: {}.",
+                            inner.replace(" -> ", "."),
                             known.join(", ")
                         ));
                     }
@@ -130,8 +133,25 @@ fn check(spec: &Map, given: &Map, path: &str, errors: &mut Vec<String>) {
     }
 }
 
-fn article(name: &str) -> String {
-    if name.starts_with(['a', 'e', 'i', 'o', 'u']) { format!("an {name}") } else { format!("a {name}") }
+fn is_required(rule: &Value) -> bool {
+    rule.get("required").and_then(Value::to_bool).unwrap_or(false)
+}
+
+/// Why a value is not of a type, in the words that playbooks look for.
+fn refusal(wanted: &str, value: &Value) -> String {
+    let kind = match wanted {
+        "int" => return format!("\"{}\" cannot be converted to an int", value.repr()),
+        "bool" if !value.is_null() => {
+            return format!("The value '{}' is not a valid boolean.", value.to_text());
+        }
+        "dict" if matches!(value, Value::Str(_)) => {
+            return "dictionary requested, could not parse JSON or key=value".into();
+        }
+        "bytes" => "Byte value",
+        "bits" => "Bit value",
+        other => other,
+    };
+    format!("<class '{}'> cannot be converted to a {kind}", value.type_name())
 }
 
 fn fits(wanted: &str, value: &Value) -> bool {
@@ -140,7 +160,7 @@ fn fits(wanted: &str, value: &Value) -> bool {
         "bool" => Type::Bool,
         "int" => Type::Int,
         "float" => Type::Float,
-        "list" => return matches!(value, Value::List(_) | Value::Str(_) | Value::Int(_) | Value::Float(_)),
+        "list" => return !matches!(value, Value::Null | Value::Map(_)),
         "dict" => Type::Dict,
         "bytes" | "bits" => Type::Bytes,
         _ => return true,
