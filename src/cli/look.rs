@@ -117,7 +117,8 @@ pub(super) fn look(prepared: &Prepared, console: &Console) -> Result<Exit, Failu
         roles_path: settings.roles_path.clone(),
         collections_paths: settings.collections_path.clone(),
         vault: Arc::new(prepared.vault.clone()),
-        check_modules: true,
+        // A list of tasks is one of names: what they would do, and whether it could be done, is not asked.
+        check_modules: !(options.list_hosts || options.list_tasks || options.list_tags),
         private_role_vars: settings.private_role_vars,
     });
     let what = What {
@@ -178,6 +179,7 @@ fn hosts(
 ) -> Vec<Arc<str>> {
     let patterns = renderer.render(&play.hosts, &play.vars).unwrap_or_else(|_| play.hosts.clone());
     let patterns: Vec<String> = match &patterns {
+        Value::Omit => return Vec::new(),
         Value::List(items) => items.iter().map(Value::to_text).collect(),
         other => vec![other.to_text()],
     };

@@ -862,6 +862,38 @@ pub const RENAMED: &[(&str, &str)] = &[
     ("yum", "ansible.builtin.dnf"),
 ];
 
+/// How the short names of modules begin that belong to collections of which we know nothing more.
+pub const FAMILIES: &[&str] = &[
+    "aws",
+    "azure_rm",
+    "cloudformation",
+    "digital_ocean",
+    "ec2",
+    "elb",
+    "eos",
+    "gcp",
+    "grafana",
+    "hcloud",
+    "helm",
+    "iam",
+    "ios",
+    "junos",
+    "k8s",
+    "lambda",
+    "mongodb",
+    "nxos",
+    "os",
+    "rabbitmq",
+    "rds",
+    "route53",
+    "s3",
+    "vcenter",
+    "vmware",
+    "vyos",
+    "win",
+    "zabbix",
+];
+
 /// The lookups that `with_<lookup>` may name.
 pub const LOOKUPS: &[&str] = &[
     "config",

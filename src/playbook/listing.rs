@@ -60,7 +60,7 @@ fn play_listing(number: usize, play: &Play, what: &What, lookups: &Lookups<'_>, 
     let own: BTreeSet<String> = own.into_iter().collect();
     if what.hosts {
         let hosts = (lookups.hosts)(play);
-        let shown: Value = patterns.into();
+        let shown: Value = if patterns.is_empty() { Value::Null } else { patterns.into() };
         let _ = writeln!(out, "    pattern: {}\n    hosts ({}):", shown.repr(), hosts.len());
         for host in hosts {
             let _ = writeln!(out, "      {host}");
@@ -122,6 +122,7 @@ fn collect<'a>(items: &'a [Item], out: &mut Vec<&'a Task>) {
 
 fn patterns(hosts: &Value) -> Vec<String> {
     match hosts {
+        Value::Omit => Vec::new(),
         Value::List(items) => items.iter().map(Value::to_text).collect(),
         other => vec![other.to_text()],
     }

@@ -165,7 +165,12 @@ pub fn similar(written: &str) -> Option<String> {
 }
 
 fn unknown(written: &str) -> Resolved {
-    Resolved { full: written.to_owned(), known: Known::No }
+    let of_family = |family: &str| {
+        written.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+    };
+    let known =
+        if known::FAMILIES.iter().any(|family| of_family(family)) { Known::Elsewhere } else { Known::No };
+    Resolved { full: written.to_owned(), known }
 }
 
 fn full_name(written: &str) -> Resolved {
