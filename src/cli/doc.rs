@@ -6,6 +6,8 @@ use super::Console;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::options::{Flags, Verbosity};
+use crate::config::Standing;
+use crate::config::table::DEFINITIONS;
 use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::module::registry::{self, MODULES};
 use crate::module::{Module, Param, Scope, Type};
@@ -142,7 +144,20 @@ fn everything() -> Map {
         ("filters", words(&Templar::known_filters())),
         ("tests", words(&Templar::known_tests())),
         ("lookups", words(&Templar::known_lookups())),
+        ("meta", words(crate::playbook::names::META)),
+        ("strategies", words(&["debug", "free", "host_pinned", "linear"])),
+        ("settings", Value::map(known_settings())),
     ])
+}
+
+/// Every setting, and whether it does something here.
+fn known_settings() -> Map {
+    let standing = |standing: Standing| match standing {
+        Standing::Honoured => "honoured",
+        Standing::Moot => "accepted: nothing here depends on it",
+        Standing::Ignored => "not supported: a warning when it is set",
+    };
+    DEFINITIONS.iter().map(|known| (Value::str(known.key), Value::str(standing(known.standing)))).collect()
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Module>, Failure> {
