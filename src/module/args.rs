@@ -154,16 +154,17 @@ fn check_rules(module: &Module, args: &Map, literal: &dyn Fn(&Value) -> bool, er
         fail(format!("missing required arguments: {}", missing.join(", ")));
     }
     let given = |name: &&&str| args.contains_key(**name);
+    // A template may turn out to leave its argument out.
+    let sure = |name: &&&str| args.get(**name).is_some_and(literal);
     for rule in module.rules {
         match rule {
             Rule::MutuallyExclusive(names) => {
-                if names.iter().filter(given).count() > 1 {
+                if names.iter().filter(sure).count() > 1 {
                     fail(format!("parameters are mutually exclusive: {}", names.join("|")));
                 }
             }
             Rule::RequiredTogether(names) => {
-                let count = names.iter().filter(given).count();
-                if count != 0 && count != names.len() {
+                if names.iter().any(|name| sure(&name)) && !names.iter().all(|name| given(&name)) {
                     fail(format!("parameters are required together: {}", names.join(", ")));
                 }
             }
@@ -197,7 +198,7 @@ fn check_rules(module: &Module, args: &Map, literal: &dyn Fn(&Value) -> bool, er
             Rule::RequiredBy { param, needs } => {
                 let missing: Vec<&str> =
                     needs.iter().filter(|name| !args.contains_key(**name)).copied().collect();
-                if args.contains_key(*param) && !missing.is_empty() {
+                if args.get(*param).is_some_and(literal) && !missing.is_empty() {
                     fail(format!("missing parameter(s) required by '{param}': {}", missing.join(", ")));
                 }
             }
@@ -490,5 +491,28 @@ mod tests {
     fn rules_see_defaults_and_values() {
         let errors = run(map_of([("path", "/x"), ("state", "absent")])).expect_err("invalid");
         assert_eq!(errors, ["state is absent but all of the following are missing: count"]);
+    }
+
+    #[test]
+    fn what_a_template_may_leave_out_breaks_no_rule_yet() {
+        const RULED: Module = Module {
+            rules: &[
+                Rule::MutuallyExclusive(&["names", "count"]),
+                Rule::RequiredTogether(&["force", "names"]),
+            ],
+            ..MODULE
+        };
+        let literal = |value: &Value| !value.to_text().contains("{{");
+        for (given, wrong) in [
+            (vec![("names", "a"), ("force", "yes"), ("count", "{{ x }}")], 0),
+            (vec![("names", "{{ x }}"), ("force", "{{ y }}"), ("count", "{{ z }}")], 0),
+            (vec![("names", "{{ x }}")], 0),
+            (vec![("names", "a")], 1),
+            (vec![("names", "a"), ("count", "1")], 2),
+        ] {
+            let given: Map = map_of(given.into_iter().chain([("path", "/x")]));
+            let found = check(&RULED, &given, &literal).map_or_else(|errors| errors.len(), |_| 0);
+            assert_eq!(found, wrong, "{}", Value::map(given).repr());
+        }
     }
 }
