@@ -335,6 +335,10 @@ pub struct Settings {
     pub allow_broken_conditionals: bool,
     /// A failure on one host ends the play on all.
     pub any_errors_fatal: bool,
+    /// After every failure the debugger is asked for.
+    pub enable_task_debugger: bool,
+    /// Not after failures that are ignored.
+    pub task_debugger_ignore_errors: bool,
     /// Notified handlers run also after a failure.
     pub force_handlers: bool,
     /// Notifying a handler that does not exist is an error.
@@ -712,11 +716,21 @@ fn unquote(text: &str) -> &str {
     text
 }
 
+/// Folders none of which is there: nothing is lost with them.
+fn names_nothing(setting: &Setting) -> bool {
+    let folders = match (setting.definition.kind, &setting.value) {
+        (Kind::PathSpec | Kind::PathList, Value::List(folders)) => folders,
+        _ => return false,
+    };
+    !folders.iter().any(|folder| folder.as_str().is_some_and(|folder| Path::new(folder).is_dir()))
+}
+
 /// One warning for all settings that were given and have no effect here, one for names nobody knows.
 fn warn_about(all: &[Setting], files: &[(PathBuf, Entries)], warnings: &mut Vec<String>) {
     let ignored: Vec<String> = all
         .iter()
         .filter(|setting| setting.definition.standing == Standing::Ignored && setting.given != Given::Default)
+        .filter(|setting| !names_nothing(setting))
         .map(|setting| format!("{} ({})", setting.definition.key, setting.given))
         .collect();
     if !ignored.is_empty() {
@@ -858,6 +872,8 @@ fn typed(table: &Table<'_>) -> Settings {
         error_on_undefined: table.bool("DEFAULT_UNDEFINED_VAR_BEHAVIOR"),
         allow_broken_conditionals: table.bool("ALLOW_BROKEN_CONDITIONALS"),
         any_errors_fatal: table.bool("ANY_ERRORS_FATAL"),
+        enable_task_debugger: table.bool("ENABLE_TASK_DEBUGGER"),
+        task_debugger_ignore_errors: table.bool("TASK_DEBUGGER_IGNORE_ERRORS"),
         force_handlers: table.bool("DEFAULT_FORCE_HANDLERS"),
         error_on_missing_handler: table.bool("ERROR_ON_MISSING_HANDLER"),
         strategy: table.word("DEFAULT_STRATEGY"),
@@ -1010,11 +1026,14 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let text = "[defaults]\nlog_filter = x\nfrks = 3\n[our_plugin]\na = b\n";
         std::fs::write(directory.path().join("ansible.cfg"), text).expect("it can be written");
-        let env = [("ANSIBLE_CALLBACK_PLUGINS", "/x")];
+        let folder = directory.path().display().to_string();
+        // A folder that is not there would be no loss.
+        let env = [("ANSIBLE_CALLBACK_PLUGINS", folder.as_str()), ("ANSIBLE_LIBRARY", "/dev/null")];
         let settings = Settings::load(&around(directory.path(), &env), &[]).expect("they are right");
         let all = settings.warnings.join("\n");
         assert_eq!(settings.warnings.len(), 2, "{all}");
         assert!(all.contains("DEFAULT_CALLBACK_PLUGIN_PATH (env: ANSIBLE_CALLBACK_PLUGINS)"), "{all}");
+        assert!(!all.contains("DEFAULT_MODULE_PATH"), "{all}");
         assert!(
             all.contains("DEFAULT_LOG_FILTER (")
                 && all.contains("[defaults] frks (")

@@ -64,6 +64,47 @@ fn output_is_the_familiar_one() {
     assert_eq!(told, expected);
 }
 
+/// Somebody at the debugger looks at a task that failed, changes a variable and an argument, and has it run again.
+#[test]
+fn the_debugger_changes_a_task_and_runs_it_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let play = "- hosts: h1\n  gather_facts: false\n  connection: local\n  strategy: debug\n  vars: {wrong: '{{ nope }}'}\n  \
+                tasks:\n    - name: one\n      debug: {msg: '{{ wrong }}'}\n    - name: two\n      fail: {msg: 'no'}\n    - \
+                debug: {msg: never}\n";
+    fs::write(dir.path().join("p.yml"), play).expect("written");
+    let typed = "p task\np task.args\nfoo\ntask_vars['wrong'] = 'right {{ inventory_hostname }}'\nr\n\
+                 p result.msg\ntask.args['msg'] = 'still {{ inventory_hostname }}'\nr\nq\n";
+    let mut child = Command::new(env!("CARGO_BIN_EXE_setpoint"))
+        .args(["run", "-i", "h1,", "p.yml"])
+        .current_dir(dir.path())
+        .env_remove("ANSIBLE_CONFIG")
+        .env("ANSIBLE_NOCOLOR", "1")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    std::io::Write::write_all(&mut child.stdin.take().expect("piped"), typed.as_bytes()).expect("taken");
+    let output = child.wait_with_output().expect("it ends");
+    let told = String::from_utf8_lossy(&output.stdout);
+    let wanted = "\
+[h1] TASK: one (debug)> TASK: one
+[h1] TASK: one (debug)> {'msg': '{{ wrong }}'}
+[h1] TASK: one (debug)> ***NameError: `foo` is no command; `help` names them
+[h1] TASK: one (debug)> [h1] TASK: one (debug)> ok: [h1] => {
+    \"msg\": \"right h1\"
+}
+
+TASK [two] *********************************************************************
+fatal: [h1]: FAILED! => {\"changed\": false, \"msg\": \"no\"}
+[h1] TASK: two (debug)> 'no'
+[h1] TASK: two (debug)> [h1] TASK: two (debug)> fatal: [h1]: FAILED! => {\"changed\": false, \"msg\": \"still h1\"}
+[h1] TASK: two (debug)> \n";
+    assert!(told.contains(wanted), "{told}");
+    assert!(told.contains("ok=1    changed=0    unreachable=0    failed=1"), "{told}");
+    assert_eq!(output.status.code(), Some(99), "{told}");
+}
+
 /// Exit codes and recaps, recorded from ansible-core 2.19 with `-i h1,h2 -c local`.
 #[test]
 fn recaps_and_exit_codes_are_those_of_ansible() {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::engine::actions::{self, Effect};
 use crate::engine::cursor::Cursor;
+use crate::engine::debugger;
 use crate::engine::host::{Ahead, AheadKind, Host, TaskAhead};
 use crate::engine::include;
 use crate::engine::plan::{Flags, PlanError, Planned, PlannedItem, Planner, Step};
@@ -165,6 +166,7 @@ fn plan_task(
     let barrier = task.keywords.delegate_to.is_some()
         || task.keywords.throttle.is_some()
         || task.keywords.debugger.is_some()
+        || debugger::everywhere(&planner.shared.settings, &planner.play.play)
         || task.detach.is_some()
         || task.action.contains("{{")
         || (task.keywords.run_once.is_some() && !limits.alone)
@@ -181,15 +183,8 @@ fn plan_task(
     }
     let planned = match planner.plan() {
         Ok(planned) => planned,
-        Err(PlanError::Pending) if first => {
-            return Some((whole_failure(planner, "a result that this task needs never arrived"), true));
-        }
-        Err(PlanError::Pending) => return None,
-        Err(PlanError::Failed(settled)) => {
-            let mut planned = whole_failure(planner, "");
-            planned.items[0].step = Step::Done(*settled);
-            return first.then_some((planned, true));
-        }
+        Err(PlanError::Pending) if !first => return None,
+        Err(error) => return first.then(|| (failure_of(planner, error), true)),
     };
     let shared = planner.shared;
     let real_in_check = shared.options.check && !planned.flags.check;
@@ -223,6 +218,23 @@ fn plan_task(
         || judged
         || planned.rest.is_some();
     Some((planned, stop))
+}
+
+/// Plans a task whose turn it is.
+pub fn plan_now(planner: &Planner<'_>) -> Planned {
+    planner.plan().unwrap_or_else(|error| failure_of(planner, error))
+}
+
+/// A task that could not be planned fails.
+fn failure_of(planner: &Planner<'_>, error: PlanError) -> Planned {
+    match error {
+        PlanError::Pending => whole_failure(planner, "a result that this task needs never arrived"),
+        PlanError::Failed(settled) => {
+            let mut planned = whole_failure(planner, "");
+            planned.items[0].step = Step::Done(*settled);
+            planned
+        }
+    }
 }
 
 fn whole_failure(planner: &Planner<'_>, message: &str) -> Planned {

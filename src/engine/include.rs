@@ -129,8 +129,17 @@ impl From<TemplateError> for LoadError {
     }
 }
 
+/// So many includes may be inside each other; more is a file or role that includes itself without an end.
+const MAX_DEPTH: usize = 500;
+
 fn load(planner: &Planner<'_>, args: &Map, local: &Map) -> Result<Arc<Included>, LoadError> {
     let task = planner.task;
+    if task.included_from.len() >= MAX_DEPTH {
+        return Err(LoadError::Missing(Box::new(failed(
+            task,
+            format!("includes are nested more than {MAX_DEPTH} deep: what is included here includes itself"),
+        ))));
+    }
     let shared = planner.shared;
     let is_role = task.action.ends_with("include_role");
     let text = |name: &str| {

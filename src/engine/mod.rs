@@ -34,6 +34,7 @@ pub mod blobs;
 mod confirm;
 pub mod connect;
 pub mod cursor;
+pub mod debugger;
 mod doubt;
 pub mod host;
 pub mod include;
@@ -91,6 +92,8 @@ pub struct Engine {
     batches: u64,
     interrupt: Interrupt,
     pending_stop: Option<Stop>,
+    /// Variables with reserved names that were warned about, with where they were written.
+    reserved: HashSet<(Arc<str>, Option<String>)>,
     progress_at: Instant,
     receiving: HashMap<(u64, u32), PathBuf>,
     touched: confirm::Touched,
@@ -240,6 +243,7 @@ impl Engine {
             batches: 0,
             interrupt: parts.interrupt,
             pending_stop: None,
+            reserved: HashSet::new(),
             progress_at: Instant::now(),
             receiving: HashMap::new(),
             additions: Vec::new(),
@@ -416,6 +420,8 @@ impl Engine {
     fn select(&mut self, play: &Arc<Play>) -> Result<(Vec<Arc<str>>, Vec<Arc<str>>), Stop> {
         let pattern = self.shared.render_static(&play.hosts, &play.vars).map_err(Stop::Error)?;
         let pattern = match &pattern {
+            // A play that leaves its hosts out has none.
+            Value::Omit => return Ok((Vec::new(), Vec::new())),
             Value::List(items) => items.iter().map(Value::to_text).collect::<Vec<_>>().join(","),
             other => other.to_text(),
         };

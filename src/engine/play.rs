@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::config::Settings;
 use crate::diagnostic::Diagnostic;
+use crate::engine::debugger;
 use crate::engine::options::RunOptions;
 use crate::engine::plan::Bound;
 use crate::engine::run::{Strategy, sections};
@@ -83,13 +84,17 @@ pub(super) fn strategy(engine: &mut Engine, play: &Play) -> Result<Strategy, Sto
         .map_or_else(|| engine.shared.settings.strategy.clone(), |value| value.to_text());
     match name.rsplit('.').next().unwrap_or_default() {
         "linear" => Ok(Strategy::Linear),
+        // A debugger is part of every strategy; this one asks for it after each failure.
+        "debug" if debugger::everywhere(&engine.shared.settings, play) => Ok(Strategy::Linear),
         // Mitogen's strategies are what users of it have in their settings; the plain ones take their place.
         "mitogen_linear" => Ok(Strategy::Linear),
         "free" | "mitogen_free" => Ok(Strategy::Free),
         "host_pinned" | "mitogen_host_pinned" => Ok(Strategy::HostPinned(engine.shared.options.forks)),
         _ => Err(wrong(
             play,
-            format!("the strategy `{name}` is not supported; linear, free and host_pinned are"),
+            format!(
+                "the strategy `{name}` is not supported; linear, free, host_pinned and debug (without a template) are"
+            ),
         )),
     }
 }
@@ -432,8 +437,8 @@ pub(super) fn state(
     later: &[Arc<str>],
     handlers: Arc<[Arc<Task>]>,
 ) -> PlayState {
-    let dir = play.path.parent().map(Path::to_path_buf).unwrap_or_default();
-    let dir = std::path::absolute(&dir).unwrap_or(dir);
+    let path = std::path::absolute(&play.path).unwrap_or_else(|_| play.path.clone());
+    let dir = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let mut hosts = batch.to_vec();
     hosts.extend(later.iter().cloned());
     let named = play.roles.iter().filter(|role| role.parents.is_empty());
@@ -538,7 +543,7 @@ pub(super) fn run_magic(options: &RunOptions, settings: &Settings, playbook_dir:
             "ansible_config_file",
             settings.ansible_cfg.as_ref().map_or(Value::Null, |path| Value::str(path.to_string_lossy())),
         ),
-        ("ansible_playbook_python", Value::str("/usr/bin/python3")),
+        ("ansible_playbook_python", Value::str(crate::inventory::CONTROLLER_PYTHON)),
         ("playbook_dir", Value::str(dir.to_string_lossy())),
     ])
     .into_iter()

@@ -16,6 +16,7 @@ use crate::engine::actions::{self, Effect};
 use crate::engine::ahead::{self, Limits};
 use crate::engine::connect::Machine;
 use crate::engine::cursor::{Fate, Position};
+use crate::engine::debugger;
 use crate::engine::doubt;
 use crate::engine::host::{AheadKind, Host, HostState, TaskAhead};
 use crate::engine::include;
@@ -79,6 +80,10 @@ struct Job {
     memory: Map,
     /// A machine that it waits for.
     waiting: Option<Waiting>,
+    /// An `async` job that is waited for: its name, and when it is told of next.
+    polled: Option<(String, Instant)>,
+    /// What the debugger made of the task, once it did.
+    task: Option<Arc<Task>>,
 }
 
 /// A machine that a job waits for.
@@ -113,6 +118,8 @@ pub struct PlayRun<'e> {
     handler_names: Vec<String>,
     max_fail: Option<f64>,
     last_told: Option<u64>,
+    /// Layers of variables whose names have been looked at.
+    known_layers: HashSet<(usize, usize)>,
     pub(super) end_play: bool,
     pub(super) end_batch: bool,
 }
@@ -154,6 +161,7 @@ impl<'e> PlayRun<'e> {
             handler_names: Vec::new(),
             max_fail,
             last_told: None,
+            known_layers: HashSet::new(),
             end_play: false,
             end_batch: false,
         };
@@ -369,6 +377,7 @@ impl<'e> PlayRun<'e> {
                 return Ok(false);
             }
         }
+        self.warn_of_reserved_names(&task, &participants);
         match task.action.as_str() {
             "ansible.builtin.meta" => {
                 self.meta(&task, &participants)?;
@@ -428,10 +437,30 @@ impl<'e> PlayRun<'e> {
                 started: now,
                 memory: Map::new(),
                 waiting: None,
+                polled: None,
+                task: None,
             })
             .collect();
         self.groups[group].step = Some(Step { task, info, jobs, once, throttle });
         Ok(true)
+    }
+
+    /// Variables that hide keywords or parts of templates are worth a word, once. All hosts are looked at when a
+    /// play begins, later the first that does a task.
+    fn warn_of_reserved_names(&mut self, task: &Arc<Task>, participants: &[usize]) {
+        let mut layers = std::mem::take(&mut self.known_layers);
+        let count = if layers.is_empty() { participants.len() } else { 1 };
+        for host in participants.iter().take(count) {
+            let found = self.planner(task, *host).scope().reserved_names(&mut layers);
+            for (name, origin) in found {
+                if self.engine.reserved.insert((name.clone(), origin.as_ref().map(ToString::to_string))) {
+                    let warning =
+                        Diagnostic::warning(format!("Found variable using reserved name '{name}'."));
+                    self.engine.tell(Event::Diagnostic(warning.at(origin)));
+                }
+            }
+        }
+        self.known_layers = layers;
     }
 
     fn announce(&mut self, info: &Arc<TaskInfo>) {
@@ -563,7 +592,9 @@ impl<'e> PlayRun<'e> {
                     self.plan_rest(step, job);
                     continue;
                 }
-                self.complete(step, job);
+                if !self.complete(step, job) {
+                    continue;
+                }
                 job.done = true;
                 return;
             }
@@ -587,7 +618,9 @@ impl<'e> PlayRun<'e> {
                     match found {
                         Some((report, true)) => {
                             let report = report.clone();
-                            self.reported(step, job, &item, report)
+                            let mut outcome = self.reported(step, job, &item, report);
+                            self.end_poll(job, &mut outcome);
+                            outcome
                         }
                         _ => {
                             if !ahead.in_flight() {
@@ -596,6 +629,7 @@ impl<'e> PlayRun<'e> {
                                     self.hosts[host].since = Some(Instant::now());
                                 }
                             }
+                            self.poll(job);
                             return;
                         }
                     }
@@ -605,6 +639,51 @@ impl<'e> PlayRun<'e> {
                 return;
             }
         }
+    }
+
+    /// A job that is waited for is told of every `poll` seconds. It runs like any other task, in the connection:
+    /// what it changes is known, and it ends with the run.
+    fn poll(&mut self, job: &mut Job) {
+        let Some(ahead) = self.front(job.host) else { return };
+        let flags = &ahead.planned.flags;
+        let Some(seconds) = flags.poll.filter(|seconds| *seconds > 0.0 && flags.detach > 0) else { return };
+        let (now, every) = (Instant::now(), Duration::from_secs_f64(seconds));
+        let (name, next) = job.polled.get_or_insert_with(|| (self.engine.shared.new_job(), now + every));
+        if now < *next {
+            return;
+        }
+        *next = now + every;
+        let (host, name) = (self.hosts[job.host].name.clone(), name.clone());
+        let event = Event::AsyncPoll { host, job: name, started: true, finished: false };
+        self.tell_unless_quiet(job.host, event);
+    }
+
+    /// The job that was waited for has ended.
+    fn end_poll(&mut self, job: &mut Job, outcome: &mut ItemOutcome) {
+        let Some((name, _)) = job.polled.take() else { return };
+        if outcome.verdict == Verdict::Unreachable {
+            return;
+        }
+        let limit = self.front(job.host).map_or(0, |ahead| ahead.planned.flags.detach);
+        let period = match outcome.result.get("timedout") {
+            Some(Value::Map(timed_out)) => timed_out.get("period").and_then(Value::as_int),
+            _ => None,
+        };
+        if period.is_some() && period == i64::try_from(limit).ok() {
+            let message = format!("async task did not complete within the requested time - {limit}s");
+            outcome.diagnostic = outcome
+                .diagnostic
+                .take()
+                .map(|diagnostic| Diagnostic { message: format!("Module failed: {message}"), ..diagnostic });
+            outcome.result.insert(Value::str("msg"), Value::from(message));
+            outcome.result.shift_remove("timedout");
+        }
+        outcome.result.insert(Value::str("ansible_job_id"), Value::str(name.as_str()));
+        outcome.result.insert(Value::str("started"), Value::Bool(true));
+        outcome.result.insert(Value::str("finished"), Value::Bool(true));
+        let host = self.hosts[job.host].name.clone();
+        let failed = outcome.verdict == Verdict::Failed;
+        self.tell_unless_quiet(job.host, Event::AsyncDone { host, job: name, failed });
     }
 
     fn tell_unless_quiet(&mut self, host: usize, event: Event) {
@@ -652,6 +731,7 @@ impl<'e> PlayRun<'e> {
     /// Judges an item's outcome and tells of it; false if it is to be tried again later.
     fn end_item(&mut self, step: &Step, job: &mut Job, item: &PlannedItem, mut outcome: ItemOutcome) -> bool {
         let host = job.host;
+        let relabelled;
         let (retries, delay, no_log, looped) = match self.front(host) {
             Some(ahead) => {
                 let flags = &ahead.planned.flags;
@@ -696,6 +776,11 @@ impl<'e> PlayRun<'e> {
         }
         job.attempt = 1;
         job.next += 1;
+        let item = {
+            let planner = self.planner(&step.task, host);
+            relabelled = settle::label_with_result(&planner, item, &mut outcome);
+            relabelled.as_ref().unwrap_or(item)
+        };
         if looped {
             let result = self.task_result(step, job, item, &outcome, no_log, false);
             self.tell_unless_quiet(host, Event::ItemResult(result));
@@ -751,12 +836,13 @@ impl<'e> PlayRun<'e> {
         }
     }
 
-    /// All items are done: registers, notifies, counts, tells, and moves the host on.
-    fn complete(&mut self, step: &Step, job: &mut Job) {
+    /// All items are done: registers, notifies, counts, tells, and moves the host on. False if somebody at the
+    /// debugger has it run again.
+    fn complete(&mut self, step: &Step, job: &mut Job) -> bool {
         let host = job.host;
         self.hosts[host].since = None;
         self.hosts[host].named_at = 30;
-        let Some(ahead) = self.front(host) else { return };
+        let Some(ahead) = self.front(host) else { return true };
         let planned = ahead.planned.clone();
         let flags = planned.flags.clone();
         let (mut outcome, index_var) = match &planned.looped {
@@ -772,7 +858,7 @@ impl<'e> PlayRun<'e> {
                     job.outcomes.push(outcome.clone());
                     (outcome, None)
                 }
-                None => return,
+                None => return true,
             },
         };
         let _ = index_var;
@@ -826,8 +912,16 @@ impl<'e> PlayRun<'e> {
             outcome.verdict == Verdict::Failed && !ignored && self.hosts[host].cursor.would_rescue();
         told.rescued = rescued;
         if !flags.quiet {
+            let name = told.host.clone();
+            let before = self.engine.stats.get(&name).copied().unwrap_or_default();
             self.engine.count(&told);
             self.engine.tell(Event::Result(told));
+            if self.wants_debugger(step, outcome.verdict, flags.ignore_errors)
+                && self.debug(step, job, &outcome.result, flags.no_log)
+            {
+                self.engine.stats.insert(name, before);
+                return false;
+            }
         }
         let bad = matches!(outcome.verdict, Verdict::Failed | Verdict::Unreachable) && !ignored;
         if let Some(entry) = self.hosts[host].queue.front_mut() {
@@ -848,6 +942,42 @@ impl<'e> PlayRun<'e> {
                 vars.set("ansible_failed_task", failed_task.clone());
                 state.vars = Arc::new(vars);
                 self.engine.shared.vars.publish(&state.vars);
+            }
+        }
+        true
+    }
+
+    fn wants_debugger(&self, step: &Step, verdict: Verdict, ignore_errors: bool) -> bool {
+        let settings = &self.engine.shared.settings;
+        let everywhere = debugger::everywhere(settings, &self.play.play);
+        let ignored = ignore_errors && settings.task_debugger_ignore_errors;
+        debugger::is_wanted(step.task.keywords.debugger.as_ref(), everywhere, verdict, ignored)
+    }
+
+    /// Lets somebody look at a task that has ended; true if it is to run again, perhaps changed.
+    fn debug(&mut self, step: &Step, job: &mut Job, result: &Map, no_log: bool) -> bool {
+        let host = job.host;
+        let task = job.task.clone().unwrap_or_else(|| step.task.clone());
+        let shown = if no_log { settle::censored(result) } else { result.clone() };
+        let next = {
+            let planner = self.planner(&task, host);
+            let session = debugger::Session::new(&planner, &shown);
+            let title = format!("TASK: {}", step.info.title);
+            session.talk(&title, &mut std::io::stdin().lock(), &mut std::io::stdout())
+        };
+        match next {
+            debugger::Next::Continue => false,
+            debugger::Next::Quit => {
+                self.engine.pending_stop = Some(Stop::Interrupted);
+                false
+            }
+            debugger::Next::Redo(task) => {
+                let planned = ahead::plan_now(&self.planner(&task, host));
+                if let Some(front) = self.front_mut(host) {
+                    *front = TaskAhead::new(planned);
+                }
+                *job = Job { host, task: Some(task), done: false, ..Job::empty() };
+                true
             }
         }
     }
@@ -2091,6 +2221,8 @@ impl Job {
             started: Instant::now(),
             memory: Map::new(),
             waiting: None,
+            polled: None,
+            task: None,
         }
     }
 }

@@ -166,6 +166,30 @@ fn scope_with(planner: &Planner<'_>, item: &PlannedItem, result: &Map) -> crate:
     scope
 }
 
+/// An item whose label may speak of the task's own result, with the label that it has now; a label that can't be
+/// rendered is a failure of the item. `None` where the label can't depend on the result.
+pub fn label_with_result(
+    planner: &Planner<'_>,
+    item: &PlannedItem,
+    outcome: &mut ItemOutcome,
+) -> Option<PlannedItem> {
+    let label = planner.task.looping.as_ref()?.label.as_ref()?;
+    planner.task.register.as_ref()?;
+    let bound = planner.bind(scope_with(planner, item, &outcome.result));
+    match planner.shared.templar.render(label, &bound.context()) {
+        Ok(label) => Some(PlannedItem { label: Some(label.to_text()), ..item.clone() }),
+        Err(error) => {
+            let message = format!("Failed to template loop_control.label: {}", error.message);
+            outcome.result.insert(Value::str("failed"), Value::Bool(true));
+            outcome.result.insert(Value::str("changed"), Value::Bool(false));
+            outcome.result.insert(Value::str("msg"), Value::str(message.as_str()));
+            outcome.verdict = verdict_of(&outcome.result);
+            outcome.diagnostic = Some(Diagnostic::error(message).at(error.origin.clone()));
+            None
+        }
+    }
+}
+
 /// What `register` keeps of a result.
 pub fn registered(result: &Map) -> Value {
     let kept = result

@@ -176,6 +176,9 @@ impl std::fmt::Debug for Inventory {
     }
 }
 
+/// What playbooks are told of the controller's Python, for their own commands (`ansible_playbook_python`).
+pub const CONTROLLER_PYTHON: &str = "/usr/bin/python3";
+
 impl Inventory {
     /// An inventory with nothing but the groups `all` and `ungrouped` and the implicit localhost.
     pub fn new(vault: Vault) -> Inventory {
@@ -183,7 +186,10 @@ impl Inventory {
             .iter()
             .map(|name| Host {
                 name: Arc::from(*name),
-                vars: Arc::new(crate::value::map_of([("ansible_connection", "local")])),
+                vars: Arc::new(crate::value::map_of([
+                    ("ansible_connection", "local"),
+                    ("ansible_python_interpreter", CONTROLLER_PYTHON),
+                ])),
                 implicit: true,
                 groups: Vec::new(),
             })

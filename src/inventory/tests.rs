@@ -490,7 +490,7 @@ fn the_machine_itself_is_always_there() {
     let (inventory, _) = files.load(&["hosts"]);
     assert_eq!(
         inventory.show_host("localhost", Show::default()).expect("shown").repr(),
-        "{'v': 1, 'ansible_connection': 'local', 'w': 2}"
+        "{'v': 1, 'ansible_connection': 'local', 'ansible_python_interpreter': '/usr/bin/python3', 'w': 2}"
     );
     assert_eq!(names(&inventory.select("all", None).expect("selected").hosts), "h");
     assert_eq!(names(&inventory.group_names("localhost")), "");

@@ -1,6 +1,7 @@
 //! Which keyword may stand where, and how a keyword joins those that are inherited.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, LazyLock};
 
 use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::playbook::{Keywords, VarsKind, VarsLayer};
@@ -56,6 +57,9 @@ const COMMON: &[&str] = &[
     "vars",
 ];
 
+/// When `debugger` may ask for the task debugger.
+pub(super) const DEBUGGER: &[&str] = &["always", "on_failed", "on_unreachable", "on_skipped", "never"];
+
 const PLAY: &[&str] = &[
     "collections",
     "fact_path",
@@ -105,6 +109,37 @@ const TASK: &[&str] = &[
     "until",
     "when",
 ];
+
+/// What templates know by name.
+const TEMPLATE_GLOBALS: &[&str] = &[
+    "cycler",
+    "dict",
+    "joiner",
+    "lipsum",
+    "lookup",
+    "namespace",
+    "now",
+    "omit",
+    "q",
+    "query",
+    "range",
+    "undef",
+];
+
+/// Whether a variable of this name would be mistaken for a keyword or hide something that templates need.
+pub fn is_reserved(name: &str) -> bool {
+    static NAMES: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+        let mut names: HashSet<&str> =
+            [COMMON, PLAY, ROLE, BLOCK, TASK, TEMPLATE_GLOBALS].into_iter().flatten().copied().collect();
+        // Not a keyword of its own, a mapping of variables, and an old name.
+        for name in ["role", "vars", "user"] {
+            names.remove(name);
+        }
+        names.insert("with_");
+        names
+    });
+    NAMES.contains(name)
+}
 
 const INCLUDE: &[&str] = &[
     "action",

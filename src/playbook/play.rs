@@ -242,11 +242,14 @@ impl Build<'_> {
     fn check_strategy(&mut self, play: &Play, scope: &Scope) {
         let Some(Value::Str(text)) = &play.strategy else { return };
         let name = text.text.strip_prefix("ansible.builtin.").unwrap_or(&text.text);
-        if keywords::is_template(name) || matches!(name, "linear" | "free" | "host_pinned") {
+        if keywords::is_template(name) || matches!(name, "linear" | "free" | "host_pinned" | "debug") {
             return;
         }
         let error = Diagnostic::error(format!("the strategy `{name}` is not supported here"));
-        self.tell(error.at(text.origin.clone()).hint("there are `linear`, `free` and `host_pinned`"), scope);
+        self.tell(
+            error.at(text.origin.clone()).hint("there are `linear`, `free`, `host_pinned` and `debug`"),
+            scope,
+        );
     }
 
     fn sections(&mut self, sections: &Sections<'_>, scope: &Scope, play: &mut Play) {

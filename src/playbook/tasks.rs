@@ -534,11 +534,13 @@ impl Build<'_> {
         good
     }
 
-    /// There is no debugger: asking for one is refused, asking for none is fine.
+    /// `debugger` takes certain words only.
     pub(super) fn check_debugger(&mut self, name: &str, value: &Node, scope: &Scope) {
-        if name == "debugger" && !value.is_null() && value.as_str() != Some("never") {
-            let error = value.error("`debugger` is not supported: there is only `never`");
-            self.tell(error.hint("run with `--step`, or with `--start-at-task` and `-vvv`"), scope);
+        let known = |word: &str| word.is_empty() || keywords::DEBUGGER.contains(&word);
+        if name == "debugger" && !value.is_null() && !value.as_str().is_some_and(known) {
+            let word = value.to_value().to_text();
+            let error = value.error(format!("`{word}` is no value for `debugger`"));
+            self.tell(error.hint(format!("there are {}", keywords::DEBUGGER.join(", "))), scope);
         }
     }
 

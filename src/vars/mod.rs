@@ -5,12 +5,13 @@
 
 pub mod cache;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 
 use crate::inventory::{Inventory, Layer, Level};
+use crate::playbook::keywords::is_reserved;
 use crate::playbook::{Keywords, Role, Task, VarsKind};
-use crate::value::{Lazy, Map, Value, Vars, map_of};
+use crate::value::{Lazy, Map, Origin, Value, Vars, map_of};
 
 /// The levels of precedence, lowest first, as users are told them.
 pub const LEVELS: &[&str] = &[
@@ -317,6 +318,23 @@ impl Scope {
             && !is_connection_variable(name)
     }
 
+    /// Variables with names that mean something else to playbooks or templates, and where they were written.
+    /// Layers in `seen` were looked at before.
+    pub fn reserved_names(&self, seen: &mut HashSet<(usize, usize)>) -> Vec<(Arc<str>, Option<Arc<Origin>>)> {
+        let mut found = Vec::new();
+        self.each_layer(&mut |_, map| {
+            if !map.is_empty() && seen.insert((std::ptr::from_ref(map).addr(), map.len())) {
+                for (key, value) in map {
+                    if let Some(name) = key.as_str().filter(|name| is_reserved(name)) {
+                        found.push((name.into(), key.origin().or_else(|| value.origin()).cloned()));
+                    }
+                }
+            }
+            false
+        });
+        found
+    }
+
     /// Who defines `name`: the level and raw value of each layer that does, winner first.
     pub fn explain(&self, name: &str) -> Vec<(&'static str, Value)> {
         let mut found = Vec::new();
@@ -390,6 +408,9 @@ impl Scope {
             "ansible_user" | "ansible_ssh_user" => &keywords.remote_user,
             "ansible_port" | "ansible_ssh_port" => &keywords.port,
             "ansible_connection" => &keywords.connection,
+            // What a task has of these where no variable of that name is defined.
+            "environment" => return Some(Value::list(keywords.environment.clone())),
+            "ansible_collection_name" => return Some(Value::Null),
             _ => return None,
         };
         if let Some(value) = keyword {
@@ -529,6 +550,11 @@ fn host_vars(run: &Arc<RunVars>, name: &str) -> Option<Arc<HostVars>> {
 #[derive(Debug)]
 struct OneHost {
     scope: Arc<Scope>,
+}
+
+/// The variables of a scope as a mapping, computed on demand.
+pub fn all_variables(scope: Scope) -> Value {
+    Value::Lazy(Arc::new(OneHost { scope: Arc::new(scope) }))
 }
 
 impl Lazy for OneHost {

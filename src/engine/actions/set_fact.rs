@@ -2,7 +2,7 @@
 
 use crate::engine::actions::{ActionContext, ActionOutcome, Effect};
 use crate::engine::plan::PlanError;
-use crate::value::{Map, Value, map_of};
+use crate::value::{Map, Text, Value, map_of};
 
 pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOutcome, PlanError> {
     let cacheable = args.shift_remove("cacheable").and_then(|value| value.to_bool()).unwrap_or(false);
@@ -15,6 +15,7 @@ pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOut
     }
     let mut vars = Map::new();
     for (name, value) in args {
+        let origin = name.origin().cloned();
         let name = action.shared.templar.render(&name, &action.context)?.to_text();
         if !is_identifier(&name) {
             return Ok(ActionOutcome::failed(
@@ -24,7 +25,8 @@ pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOut
                 ),
             ));
         }
-        vars.insert(Value::str(name), value);
+        let name = Text { text: name.into(), trusted: false, origin };
+        vars.insert(Value::Str(name), value);
     }
     let result = map_of([
         ("changed", Value::Bool(false)),
