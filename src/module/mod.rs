@@ -125,6 +125,9 @@ pub mod uri;
 pub mod user;
 pub mod wait_for;
 pub mod x509_certificate;
+pub mod xml;
+pub mod xml_tree;
+pub mod xpath;
 pub mod yum_repository;
 pub mod zypper;
 

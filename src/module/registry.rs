@@ -111,6 +111,7 @@ pub const MODULES: &[&Module] = &[
     &super::user::MODULE,
     &super::wait_for::MODULE,
     &super::x509_certificate::MODULE,
+    &super::xml::MODULE,
     &super::yum_repository::MODULE,
     &super::zypper::MODULE,
 ];
