@@ -188,7 +188,8 @@ fn unquote(text: &str) -> &str {
     }
 }
 
-/// Python's escapes: `\n`, `\t`, `\x41`, `\u00e9`, `\101`, `\'`, `\"`, `\\`.
+/// Escapes: `\n`, `\t`, `\x41`, `\u00e9`, `\'`, `\"`, `\\`. A digit stays what it is: `\1` is a group of a
+/// regular expression.
 fn decode_escapes(text: &str) -> String {
     if !text.contains('\\') {
         return text.to_owned();
@@ -235,10 +236,6 @@ fn escape(after: &str) -> Option<(char, usize)> {
         'x' => code(2, 1, 16),
         'u' => code(4, 1, 16),
         'U' => code(8, 1, 16),
-        '0'..='7' => {
-            let digits = after.chars().take(3).take_while(|c| ('0'..='7').contains(c)).count();
-            code(digits, 0, 8)
-        }
         _ => None,
     }
 }
@@ -289,6 +286,7 @@ mod tests {
             ("name=\"x\\\"y\"", false, Some((&[("name", "x\"y")], None))),
             ("name=\"x\\\"y\"", true, Some((&[], Some("name=\"x\\\"y\"")))),
             ("p=\\n\\t\\x41", false, Some((&[("p", "A")], None))),
+            ("replace='\"\\1\"' x=\\0", false, Some((&[("replace", "\"\\1\""), ("x", "\\0")], None))),
             ("p=\\n\\t\\x41", true, Some((&[], Some("p=\\n\\t\\x41")))),
             ("{{ a b }}", false, Some((&[], Some("{{ a b }}")))),
             ("{{ a b }}", true, Some((&[], Some("{{ a b }}")))),
