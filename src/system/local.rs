@@ -704,7 +704,8 @@ impl Local {
             return Err(error);
         }
         if fresh {
-            self.unsynced.file(path, file);
+            // A program that is open for writing can't be started: the descriptor that waits for the sync only reads.
+            self.unsynced.file(path, File::open(path).unwrap_or(file));
         }
         self.unsynced.directory(parent, directory);
         if self.unsynced.is_full() {
