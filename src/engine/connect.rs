@@ -207,12 +207,19 @@ pub fn machine(
         key.push('=');
         key.push_str(&values[*name].to_text());
     }
+    // Programs on this machine run beside the playbook.
+    let directory = bound.search.playbook_dir.clone();
+    if values.get("ansible_connection").is_some_and(|kind| kind.to_text().ends_with("local")) {
+        key.push('\0');
+        key.push_str(&directory.to_string_lossy());
+    }
     let mut known = lock(&shared.machines.known);
     if let Some(machine) = known.get(&key) {
         return Ok(machine.clone());
     }
-    let target = Target::from_vars(&reached.name, &|name| values.get(name).cloned(), &shared.transport)
+    let mut target = Target::from_vars(&reached.name, &|name| values.get(name).cloned(), &shared.transport)
         .map_err(|error| PlanError::Failed(Box::new(failed(planner.task, error.to_string()))))?;
+    target.directory = (target.kind == Kind::Local && !directory.as_os_str().is_empty()).then_some(directory);
     let machine = Arc::new(Machine {
         id: u32::try_from(known.len()).unwrap_or(u32::MAX),
         host: reached.name.clone(),

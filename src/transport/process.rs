@@ -28,6 +28,8 @@ pub(super) struct Spawner {
     pub(super) program: OsString,
     pub(super) arguments: Vec<OsString>,
     pub(super) terminal: Terminal,
+    /// Where the program runs.
+    pub(super) directory: Option<PathBuf>,
 }
 
 /// How the program gives its command a terminal.
@@ -74,6 +76,9 @@ impl Spawner {
         let mut process = Command::new(&self.program);
         process.args(before).args(&self.arguments).arg(command);
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(directory) = self.directory.as_ref().filter(|directory| directory.is_dir()) {
+            process.current_dir(directory);
+        }
         start(process).map_err(|error| {
             let program = self.program.to_string_lossy().into_owned();
             let reason = error.to_string();
@@ -122,7 +127,8 @@ pub(super) fn spawner(target: &Target, settings: &Settings) -> Spawner {
         }
     };
     let arguments = arguments.into_iter().map(Into::into).collect();
-    Spawner { description, program: program.into(), arguments, terminal }
+    let directory = target.directory.clone().filter(|_| target.kind == Kind::Local);
+    Spawner { description, program: program.into(), arguments, terminal, directory }
 }
 
 pub(super) fn openssh_arguments(target: &Target, arguments: &mut Vec<String>) {

@@ -70,6 +70,8 @@ pub struct Target {
     pub retries: u32,
     /// The program behind `openssh`, `docker`, `podman` or `chroot`, if the inventory names one.
     pub executable: Option<PathBuf>,
+    /// Where programs run on this machine; the current directory if it is not given.
+    pub directory: Option<PathBuf>,
     /// More words for `docker` or `podman`, before `exec`.
     pub extra_args: Vec<String>,
     /// The same options, understood; those of the inventory's other variables among them.
@@ -93,6 +95,7 @@ impl Target {
             connect_timeout: DEFAULT_TIMEOUT,
             retries: 0,
             executable: None,
+            directory: None,
             extra_args: Vec::new(),
             arguments: Arguments::default(),
         }
