@@ -446,6 +446,19 @@ impl Planner<'_> {
         while let Some((number, value)) = values.next() {
             let mut scope = self.scope();
             let index = planned.items.len();
+            // Within a loop, what an item sets stands above the task's own variables.
+            for item in &planned.items {
+                let Step::Local { effects, .. } = &item.step else { continue };
+                for effect in effects {
+                    if let actions::Effect::SetFacts { vars, .. } | actions::Effect::IncludeVars(vars) =
+                        effect
+                    {
+                        scope
+                            .local
+                            .extend(vars.iter().map(|(name, value)| (name.clone(), value.untrusted())));
+                    }
+                }
+            }
             self.loop_locals(&mut scope.local, &shape, index, &value);
             if let Some(register) = &self.task.register {
                 if number == 0 {
@@ -801,10 +814,41 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// The variables of an entry that do not need the environment as a fact.
+    fn without_environment_facts(&self, entry: &Value, bound: &Bound) -> Result<Value, PlanError> {
+        let map = match entry {
+            Value::List(entries) => {
+                let entries = entries.iter().map(|entry| self.without_environment_facts(entry, bound));
+                return Ok(Value::list(entries.collect::<Result<_, _>>()?));
+            }
+            Value::Map(map) => map,
+            _ => return Ok(Value::Null),
+        };
+        let mut out = Map::new();
+        for (name, value) in map.iter() {
+            match self.render(value, bound) {
+                Ok(value) => {
+                    out.insert(name.clone(), value);
+                }
+                Err(error) if error.to_string().contains("ansible_env") => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Value::map(out))
+    }
+
     fn environment(&self, bound: &Bound) -> Result<Vec<(String, String)>, PlanError> {
         let mut out: indexmap::IndexMap<String, String> = indexmap::IndexMap::new();
+        let gathers =
+            matches!(self.task.action.as_str(), "ansible.builtin.setup" | "ansible.builtin.gather_facts");
         for entry in &self.task.keywords.environment {
-            let entry = self.render(entry, bound)?;
+            let entry = match self.render(entry, bound) {
+                // What gathering is to bring, gathering can't have.
+                Err(error) if gathers && error.to_string().contains("ansible_env") => {
+                    self.without_environment_facts(entry, bound)?
+                }
+                rendered => rendered?,
+            };
             let maps: Vec<Value> = match entry {
                 Value::List(items) => items.as_ref().clone(),
                 Value::Null | Value::Omit => continue,

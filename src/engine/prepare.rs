@@ -68,6 +68,7 @@ pub fn prepare(
             }
             (args, Some(After::Fetch { dest }))
         }
+        "package" => (preparation.package(args)?, None),
         "observe" => (preparation.request(args), None),
         _ => (args, None),
     };
@@ -75,6 +76,18 @@ pub fn prepare(
 }
 
 impl Preparation<'_> {
+    /// `package`: a variable may say what manages packages, if the task does not.
+    fn package(&self, mut args: Map) -> Result<Map, PlanError> {
+        let named = args.get("use").map(Value::to_text).filter(|name| !name.is_empty() && name != "auto");
+        if named.is_none()
+            && let Some(wanted) = self.bound.vars.get("ansible_package_use")
+        {
+            let wanted = self.shared.templar.render(&wanted, &self.bound.context())?;
+            args.insert(Value::str("use"), wanted);
+        }
+        Ok(args)
+    }
+
     /// What an audit asks of the host, which would be too much for a playbook.
     fn request(&self, args: Map) -> Map {
         let host = self.bound.vars.get("inventory_hostname").map(|name| name.to_text()).unwrap_or_default();
@@ -259,10 +272,12 @@ impl Preparation<'_> {
     /// `script`: the first word is a file of the controller.
     fn script(&self, mut args: Map) -> Result<Map, PlanError> {
         let Some(line) = args.get("_raw_params").or_else(|| args.get("cmd")).map(Value::to_text) else {
-            return self.fail("script needs the path of a script");
+            return self.fail("one of the following is required: cmd, or the path of a script as free text");
         };
         let words = shlex::split(&line).unwrap_or_else(|| vec![line.clone()]);
-        let Some(name) = words.first() else { return self.fail("script needs the path of a script") };
+        let Some(name) = words.first() else {
+            return self.fail("one of the following is required: cmd, or the path of a script as free text");
+        };
         let path = self.find("files", name)?;
         let decrypt = args.get("decrypt").and_then(Value::to_bool).unwrap_or(true);
         args.insert(Value::str("_blob"), blob_value(&self.blob(&path, decrypt)?));

@@ -1504,7 +1504,16 @@ impl<'e> PlayRun<'e> {
             }
         }
         self.tell_warnings(&result);
-        if step.task.action == "ansible.builtin.setup" {
+        let flags = self.front(job.host).map(|ahead| ahead.planned.flags.clone());
+        if flags.is_some_and(|flags| flags.detach > 0 && flags.poll != Some(0.0)) {
+            // It was waited for on the open channel; playbooks look at it as at a job that has ended.
+            let job = self.engine.shared.new_job();
+            result.entry("ansible_job_id".into()).or_insert_with(|| job.into());
+            for name in ["started", "finished"] {
+                result.entry(name.into()).or_insert(Value::Bool(true));
+            }
+        }
+        if matches!(step.task.action.as_str(), "ansible.builtin.setup" | "ansible.builtin.gather_facts") {
             prefix_facts(&mut result);
         }
         let diagnostic = truthy(&result, "failed").then(|| {

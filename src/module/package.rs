@@ -13,13 +13,13 @@ pub const MODULE: Module = Module {
     example: "- name: A tool that has the same name everywhere\n  ansible.builtin.package:\n    name: rsync\n    state: present\n",
     scope: Scope::Host,
     params: &[
-        Param::new("name", Type::Raw, "Packages.").required(),
+        Param::new("name", Type::Raw, "Packages."),
         Param::new(
             "state",
             Type::Str,
-            "What they should be: `present`, `absent`, `latest` and what else the manager knows.",
-        )
-        .required(),
+            "What they should be: `present`, `absent`, `latest` and what else the manager knows. Without it, what the \
+             manager's module does without it.",
+        ),
         Param::new("use", Type::Str, "The module to use instead of what is found.").default("auto"),
     ],
     any_params: true,

@@ -205,6 +205,11 @@ fn diff(changes: &[Change]) -> Option<Value> {
     }
 }
 
+/// Where a link leads is its `src` to users.
+fn shown_key(change: &Change, key: &Value) -> Value {
+    if change.kind == "link" && key.as_str() == Some("target") { Value::str("src") } else { key.clone() }
+}
+
 fn diff_of(change: &Change) -> Vec<Value> {
     let mut parts = Vec::new();
     let id = Value::str(change.id.as_str());
@@ -228,7 +233,7 @@ fn diff_of(change: &Change) -> Vec<Value> {
                 map.extend(
                     from.iter()
                         .filter(|(key, value)| other.get(*key) != Some(*value) && !told(key))
-                        .map(|(key, value)| (key.clone(), value.clone())),
+                        .map(|(key, value)| (shown_key(change, key), value.clone())),
                 );
                 map
             };

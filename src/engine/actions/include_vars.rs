@@ -20,7 +20,12 @@ const OPTIONS: &[&str] = &[
 ];
 
 pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome, PlanError> {
-    let fail = |message: String| Ok(ActionOutcome::failed(action.task, message));
+    let fail = |message: String| {
+        let mut outcome = ActionOutcome::failed(action.task, message.clone());
+        // Playbooks know it by this name too.
+        outcome.result.insert(Value::str("message"), Value::str(message));
+        Ok(outcome)
+    };
     if let Some(unknown) = args.keys().map(Value::to_text).find(|name| !OPTIONS.contains(&name.as_str())) {
         return fail(format!("{unknown} is not a valid option in include_vars"));
     }
@@ -67,8 +72,8 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
             {
                 continue;
             }
-            let known =
-                file.extension().is_some_and(|have| extensions.iter().any(|want| have == want.as_str()));
+            let have = file.extension().map(|have| have.to_string_lossy()).unwrap_or_default();
+            let known = extensions.iter().any(|want| have == want.as_str());
             if !known {
                 if skip_unknown || matching.is_some() {
                     continue;

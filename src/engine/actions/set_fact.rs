@@ -16,7 +16,24 @@ pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOut
     let mut vars = Map::new();
     for (name, value) in args {
         let origin = name.origin().cloned();
-        let name = action.shared.templar.render(&name, &action.context)?.to_text();
+        let name = action.shared.templar.render(&name, &action.context)?;
+        if name.as_str().is_none() {
+            return Ok(ActionOutcome::failed(
+                action.task,
+                format!(
+                    "Invalid variable name '{}' of type '{}': a name is a string",
+                    name.to_text(),
+                    name.type_name()
+                ),
+            ));
+        }
+        let name = name.to_text();
+        if RESERVED.contains(&name.as_str()) {
+            return Ok(ActionOutcome::failed(
+                action.task,
+                format!("Invalid variable name '{name}': templates read this word as something else"),
+            ));
+        }
         if !is_identifier(&name) {
             return Ok(ActionOutcome::failed(
                 action.task,
@@ -35,6 +52,10 @@ pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOut
     ]);
     Ok(ActionOutcome { result, effects: vec![Effect::SetFacts { vars, cacheable }], diagnostic: None })
 }
+
+/// Words that are values or operators in templates.
+const RESERVED: [&str; 11] =
+    ["true", "false", "none", "True", "False", "None", "and", "or", "not", "in", "is"];
 
 /// Whether it can be the name of a variable.
 pub(super) fn is_identifier(name: &str) -> bool {

@@ -292,11 +292,7 @@ pub(super) fn first_found(lookup: &Lookup<'_>) -> R<Vec<V>> {
     first_found_terms(&terms, lookup.in_loop, &options, &mut wanted)?;
     // As a loop, the folder for the task's kind of file is searched too; which one the task wants isn't
     // known here, so all are.
-    let kinds: &[&str] = if lookup.in_loop {
-        &["templates", "vars", "files", "tasks"]
-    } else {
-        &["files", "vars", "templates", ""]
-    };
+    let kinds: &[&str] = if lookup.in_loop { &["templates", "vars", "files", "tasks"] } else { &["files"] };
     let mut tried = Vec::new();
     for candidate in &wanted.candidates {
         for kind in kinds {
