@@ -14,8 +14,8 @@ pub const SETUP: Module = Module {
     aliases: &["ansible.builtin.gather_facts"],
     summary: "Gather facts of the host",
     description: "Facts are read from the kernel and from files under the names that playbooks know, with few \
-        programs run, so that they cost some milliseconds. Facts of Python (`ansible_python`) are left out: there \
-        need be no Python on the host.",
+        programs run, so that they cost some milliseconds. There need be no Python on the host; where there is one, \
+        `ansible_python` tells its path and version.",
     example: "- name: Only what is needed for the network\n  ansible.builtin.setup:\n    gather_subset:\n      - '!all'\n      - network\n",
     scope: Scope::Host,
     params: &[
@@ -31,6 +31,7 @@ pub const SETUP: Module = Module {
             .default("[]"),
         Param::new("fact_path", Type::Path, "Directory with facts of the site: `*.fact`.")
             .default("/etc/ansible/facts.d"),
+        Param::new("parallel", Type::Bool, "Has no effect: all facts are gathered in one pass."),
     ],
     returns: &[("ansible_facts", "The facts.")],
     run: |args, system| run(&typed(args)?, system),

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use crate::module::clock::{Moment, Zone, since_epoch};
 use crate::module::facts::Gathering;
+use crate::module::host;
 use crate::value::{Map, Value, map_of};
 
 pub(super) fn selinux(gathering: &mut Gathering) {
@@ -52,6 +53,38 @@ pub(super) fn chroot(gathering: &mut Gathering) {
         _ => false,
     };
     gathering.set("is_chroot", marked || differs);
+}
+
+/// Where Python is found, the best known name first.
+const PYTHONS: [&str; 3] = ["python3", "python", "python2"];
+
+/// Python's facts, where the host has one; nothing here needs it.
+pub(super) fn python(gathering: &mut Gathering) {
+    let found = PYTHONS.iter().find_map(|name| {
+        let path = host::find_program(name, gathering.system).ok()??;
+        // It says so without starting up.
+        let said = gathering.output(&[name, "--version"])?;
+        Some((path, said.trim().strip_prefix("Python ")?.to_string()))
+    });
+    let Some((path, version)) = found else { return };
+    let digits =
+        |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<i64>().ok();
+    let numbers: Vec<i64> = version.split('.').filter_map(digits).collect();
+    let [major, minor, micro] = numbers[..] else { return };
+    let level = Value::str("final");
+    gathering.set("python_version", version.as_str());
+    let parts = [("major", major), ("minor", minor), ("micro", micro), ("serial", 0)];
+    let mut named = map_of(parts.map(|(name, number)| (name, Value::Int(number))));
+    named.insert("releaselevel".into(), level.clone());
+    let info = vec![Value::Int(major), Value::Int(minor), Value::Int(micro), level, Value::Int(0)];
+    let facts = map_of([
+        ("executable", Value::from(path.to_string_lossy().into_owned())),
+        ("has_sslcontext", true.into()),
+        ("type", "cpython".into()),
+        ("version", Value::map(named)),
+        ("version_info", Value::list(info)),
+    ]);
+    gathering.set("python", facts);
 }
 
 pub(super) fn fips(gathering: &mut Gathering) {

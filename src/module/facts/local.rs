@@ -16,7 +16,7 @@ pub(super) fn collect(gathering: &mut Gathering) {
         let shown = path.display().to_string();
         let fact = read_fact(gathering, &path).and_then(|text| {
             parse(&text)
-                .ok_or_else(|| format!("error loading facts as JSON or ini - please check content: {shown}"))
+                .map_err(|what| format!("error loading facts as {what} - please check content: {shown}"))
         });
         let fact = fact.unwrap_or_else(|problem| {
             gathering.warnings.push(problem.clone());
@@ -50,8 +50,41 @@ fn read_fact(gathering: &mut Gathering, path: &std::path::Path) -> Result<String
     }
 }
 
-fn parse(text: &str) -> Option<Value> {
-    serde_json::from_str(text).ok().or_else(|| ini(text).map(Value::map))
+/// The fact, or as what it can't be read.
+fn parse(text: &str) -> Result<Value, &'static str> {
+    if let Ok(value) = serde_json::from_str(text) {
+        return Ok(value);
+    }
+    let sections = ini(text).ok_or("JSON or ini")?;
+    let resolved = |(name, section): (&Value, &Value)| {
+        let options = section.as_map()?;
+        let value = |option: &Value| interpolated(&option.to_text(), options, 0).map(Value::from);
+        let options: Option<Map> =
+            options.iter().map(|(key, option)| Some((key.clone(), value(option)?))).collect();
+        Some((name.clone(), Value::map(options?)))
+    };
+    sections.iter().map(resolved).collect::<Option<Map>>().map(Value::map).ok_or("ini")
+}
+
+/// A value with `%(name)s` replaced by another option of the section and `%%` by `%`. `None` if there is no such
+/// option, or the percent sign means nothing.
+fn interpolated(text: &str, options: &Map, depth: usize) -> Option<String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        if let Some(after) = after.strip_prefix('%') {
+            out.push('%');
+            rest = after;
+            continue;
+        }
+        let (name, after) = after.strip_prefix('(')?.split_once(")s")?;
+        let other = options.get(name.to_lowercase().as_str()).filter(|_| depth < 10)?;
+        out.push_str(&interpolated(&other.to_text(), options, depth + 1)?);
+        rest = after;
+    }
+    out.push_str(rest);
+    Some(out)
 }
 
 /// Sections of options: `name = value` or `name: value`, continued on lines that are indented.
@@ -105,10 +138,15 @@ mod tests {
                 "[One]\nName = x y\nother: 2\n  more\n\n; no\n[two]\n",
                 Some("{'One': {'name': 'x y', 'other': '2\\nmore'}, 'two': {}}"),
             ),
+            ("[a]\nx = 100%%\ny = %(X)s of it", Some("{'a': {'x': '100%', 'y': '100% of it'}}")),
+            ("[a]\nx = 5 % of\n", None),
+            ("[a]\nx = %(x)s\n", None),
             ("no section = 1", None),
             ("", None),
         ] {
-            assert_eq!(parse(text).map(|value| value.repr()).as_deref(), expected, "{text}");
+            assert_eq!(parse(text).ok().map(|value| value.repr()).as_deref(), expected, "{text}");
         }
+        assert_eq!(parse("[a]\nx = 5 % of\n").err(), Some("ini"));
+        assert_eq!(parse("x").err(), Some("JSON or ini"));
     }
 }

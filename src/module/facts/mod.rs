@@ -128,7 +128,7 @@ pub(crate) const COLLECTORS: &[Collector] = &[
     collector("env", true, general::environment),
     collector("loadavg", false, general::load_average),
     collector("local", true, local::collect),
-    collector("python", true, |_| {}),
+    collector("python", true, general::python),
     Collector {
         ids: &[
             "ssh_host_pub_keys",
