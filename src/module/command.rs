@@ -114,7 +114,7 @@ fn run(args: Args, shell: bool, system: &mut dyn System) -> Result<Outcome, Modu
     let mut warnings = Vec::new();
     if !shell && let Some(executable) = &args.executable {
         warnings.push(format!(
-            "the parameter 'executable' has no effect with the 'command' module; not using '{executable}'"
+            "'executable' is no longer supported by command (shell has it) and not used: {executable}"
         ));
     }
     let text = args.raw.as_ref().map(Value::to_text).or_else(|| args.cmd.clone());

@@ -85,6 +85,7 @@ pub const MODULE: Module = Module {
         ("dest", "Where the file is."),
         ("src", "Where it came from."),
         ("checksum", "SHA-1 of the file."),
+        ("md5sum", "MD5 of a small file that was written."),
         ("backup_file", "The copy that was kept."),
         ("mode", "Its permissions, such as `0644`."),
         ("owner", "Name of its owner."),
@@ -264,8 +265,16 @@ fn copy_file(system: &mut dyn System, args: &Args, source: &Source, dest: PathBu
         None => system.digest(&placed.path, Algorithm::Sha1)?,
     };
     let mut outcome = outcome.set("checksum", checksum);
-    if let Some(md5) = &source.md5 {
-        outcome = outcome.set("md5sum", md5.as_str());
+    let md5 = match &source.md5 {
+        Some(known) => Some(known.clone()),
+        // Few ask for it, and a large file would be read once more for it.
+        None if placed.written && source.size <= MD5_LIMIT => {
+            system.digest(&placed.path, Algorithm::Md5).ok()
+        }
+        None => None,
+    };
+    if let Some(md5) = md5 {
+        outcome = outcome.set("md5sum", md5);
     }
     if let Some(backup) = placed.backup {
         outcome = outcome.set("backup_file", backup);
@@ -273,8 +282,13 @@ fn copy_file(system: &mut dyn System, args: &Args, source: &Source, dest: PathBu
     files::finish(system, outcome, &placed.path, "dest", Some(source.sha256.clone()))
 }
 
+/// Up to what size the MD5 of a file that was written is returned, in bytes.
+const MD5_LIMIT: u64 = 1 << 20;
+
 struct Placed {
     path: PathBuf,
+    /// The content is new.
+    written: bool,
     backup: Option<String>,
 }
 
@@ -322,7 +336,7 @@ fn place_known(
     };
     if !is_link && right {
         args.file.apply_with(system, &path, true, source.mode)?;
-        return Ok(Placed { path, backup: None });
+        return Ok(Placed { path, written: false, backup: None });
     }
     let mut file = args.file.clone();
     if source.mode_by_default && file.mode.is_none() {
@@ -336,7 +350,7 @@ fn place_known(
         secret: false,
     };
     let backup = files::put(system, &path, &source.content, &writing)?;
-    Ok(Placed { path, backup })
+    Ok(Placed { path, written: true, backup })
 }
 
 impl Source {

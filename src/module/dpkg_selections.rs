@@ -134,6 +134,14 @@ fn answer(args: &Answer, system: &mut dyn System) -> Result<Outcome, ModuleError
         });
         return Ok(Outcome::default().set("current", known.collect::<Map>()));
     };
+    if let (Value::List(items), "multiselect") = (given, kind.as_str())
+        && let Some(wrong) = items.iter().find(|item| item.as_str().is_none())
+    {
+        return Err(ModuleError::new(format!(
+            "Invalid value provided for {question}: the answers are strings, and {} is none",
+            wrong.repr()
+        )));
+    }
     let value = match (given, kind.as_str()) {
         (Value::List(items), _) => items.iter().map(Value::to_text).collect::<Vec<_>>().join(", "),
         (other, "boolean") => other.to_text().to_lowercase(),
@@ -142,7 +150,8 @@ fn answer(args: &Answer, system: &mut dyn System) -> Result<Outcome, ModuleError
     let before = current(args, question, system)?;
     let same = before.as_deref().is_some_and(|before| match kind.as_str() {
         "boolean" => before.to_lowercase() == value,
-        "multiselect" => sorted(before) == sorted(&value),
+        // As one string, the answer has an order; as a list it has none.
+        "multiselect" if given.as_list().is_some() => sorted(before) == sorted(&value),
         _ => before == value,
     });
     if !same {
@@ -214,18 +223,25 @@ mod tests {
     #[test]
     fn answers_are_set_where_they_differ() {
         for (kind, known, value, expected) in [
-            ("select", "0 en_US.UTF-8", "en_US.UTF-8", 0),
-            ("select", "10 a/b doesn't exist", "x", 1),
-            ("boolean", "0 true", "True", 0),
-            ("multiselect", "0 b, a", "a, b", 0),
-            ("password", "0 old", "new", 1),
+            ("select", "0 en_US.UTF-8", Value::from("en_US.UTF-8"), 0),
+            ("select", "10 a/b doesn't exist", "x".into(), 1),
+            ("boolean", "0 true", "True".into(), 0),
+            ("multiselect", "0 b, a", "b, a".into(), 0),
+            ("multiselect", "0 b, a", "a, b".into(), 1),
+            ("multiselect", "0 b, a", Value::list(vec!["a".into(), "b".into()]), 0),
+            ("password", "0 old", "new".into(), 1),
         ] {
             let mut fake = Fake::new()
                 .with_program("/usr/bin/debconf-communicate")
                 .with_program("/usr/bin/debconf-set-selections")
                 .with_command_prefix(&["/usr/bin/debconf-communicate"], Output::ok(known))
                 .with_command_prefix(&["/usr/bin/debconf-set-selections"], Output::ok(""));
-            let given = map_of([("name", "p"), ("question", "a/b"), ("vtype", kind), ("value", value)]);
+            let given = map_of([
+                ("name", Value::from("p")),
+                ("question", "a/b".into()),
+                ("vtype", kind.into()),
+                ("value", value),
+            ]);
             call(&DEBCONF, &given.into(), &mut fake).expect("it works");
             assert_eq!(fake.changes().len(), expected, "{kind} {known}");
             assert!(fake.log().iter().all(|line| !line.contains("new")), "a secret in an argument list");

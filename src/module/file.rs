@@ -53,6 +53,8 @@ pub const MODULE: Module = Module {
         ),
         Param::new("access_time_format", Type::Str, "How `access_time` is written, as `strftime` has it.")
             .default("%Y%m%d%H%M.%S"),
+        Param::new("_original_basename", Type::Str, "Internal: a name below `path` if that is a directory."),
+        Param::new("_diff_peek", Type::Bool, "Internal: only tell whether the file looks binary."),
     ],
     file_params: true,
     returns: &[
@@ -82,6 +84,10 @@ struct Args {
     modification_time_format: String,
     access_time: Option<String>,
     access_time_format: String,
+    #[serde(rename = "_original_basename")]
+    original_basename: Option<String>,
+    #[serde(rename = "_diff_peek", default)]
+    diff_peek: Option<bool>,
     #[serde(flatten)]
     file: FileArgs,
 }
@@ -113,6 +119,17 @@ fn run(args: Value, system: &mut dyn System) -> Result<Outcome> {
         && let Some(src) = &args.src
         && system.stat_follow(&path)?.is_some_and(|stat| stat.kind == FileKind::Directory)
         && let Some(name) = Path::new(src).file_name()
+    {
+        path.push(name);
+    }
+    if args.diff_peek == Some(true) {
+        let head = system.read_at(&path, 0, 8192).unwrap_or_default();
+        let outcome = Outcome::default().set("path", files::text_of(&path));
+        return Ok(outcome.set("appears_binary", head.contains(&0)));
+    }
+    if let Some(name) = args.original_basename.as_ref().filter(|name| !name.is_empty())
+        && !matches!(named, Some("link" | "absent"))
+        && system.stat_follow(&path)?.is_some_and(|stat| stat.kind == FileKind::Directory)
     {
         path.push(name);
     }

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use crate::module::files::{self, Mode};
 use crate::module::regex::{Coding, Flags, Pattern, fnmatch};
 use crate::module::stat::{ALGORITHMS, algorithm, values};
-use crate::module::{Module, ModuleError, Outcome, Param, Type, typed};
-use crate::system::{FileKind, Stat, System};
+use crate::module::{Module, ModuleError, Outcome, Param, Type, host, typed};
+use crate::system::{Command, FileKind, Output, Stat, System};
 use crate::value::{Map, Value, map_of};
 
 type Result<T> = std::result::Result<T, ModuleError>;
@@ -43,7 +43,11 @@ pub const MODULE: Module = Module {
         ),
         Param::new("read_whole_file", Type::Bool, "`contains` may match anywhere in the whole content.")
             .default("false"),
-        Param::new("encoding", Type::Str, "Character set of the files; UTF-8, else single bytes."),
+        Param::new(
+            "encoding",
+            Type::Str,
+            "Character set of the files, as `iconv` knows it. Without it UTF-8, else single bytes; with it a file that is not in it is an error, told in `skipped_paths`.",
+        ),
         Param::new("file_type", Type::Str, "What to list.")
             .choices(&["any", "directory", "file", "link"])
             .default("file"),
@@ -90,6 +94,7 @@ struct Args {
     use_regex: bool,
     contains: Option<String>,
     read_whole_file: bool,
+    encoding: Option<String>,
     file_type: String,
     age: Option<String>,
     age_stamp: String,
@@ -119,6 +124,10 @@ fn run(args: Value, system: &mut dyn System) -> Result<Outcome> {
         }
         search.seen.clear();
         search.directory(system, &path, 1)?;
+        if let Some(reason) = search.unreadable.take() {
+            warnings.push(format!("Skipped '{}' path due to this access issue: {reason}", path.display()));
+            search.skipped.insert(files::text_of(&path), reason);
+        }
     }
     let message = if !warnings.is_empty() {
         "Not all paths examined, check warnings for details"
@@ -149,6 +158,8 @@ struct Search<'a> {
     examined: usize,
     skipped: BTreeMap<String, String>,
     seen: HashSet<(u64, u64)>,
+    /// Why the search below one of the paths was given up.
+    unreadable: Option<String>,
     users: HashMap<u32, String>,
     groups: HashMap<u32, String>,
 }
@@ -215,13 +226,18 @@ impl<'a> Search<'a> {
             examined: 0,
             skipped: BTreeMap::new(),
             seen: HashSet::new(),
+            unreadable: None,
             users: HashMap::new(),
             groups: HashMap::new(),
         })
     }
 
     fn full(&self) -> bool {
-        self.args.limit.is_some_and(|limit| i64::try_from(self.found.len()).is_ok_and(|count| count >= limit))
+        self.unreadable.is_some()
+            || self
+                .args
+                .limit
+                .is_some_and(|limit| i64::try_from(self.found.len()).is_ok_and(|count| count >= limit))
     }
 
     /// Looks through one directory: its files, then its directories, then into them.
@@ -274,7 +290,7 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    fn matches(&self, system: &mut dyn System, path: &Path, name: &str, stat: &Stat) -> Result<bool> {
+    fn matches(&mut self, system: &mut dyn System, path: &Path, name: &str, stat: &Stat) -> Result<bool> {
         if name.starts_with('.') && !self.args.hidden {
             return Ok(false);
         }
@@ -313,12 +329,31 @@ impl<'a> Search<'a> {
         if !mode {
             return Ok(false);
         }
-        match &self.contains {
-            Some(pattern) if self.args.file_type == "file" => {
-                contains(system, path, pattern, self.args.read_whole_file)
-            }
-            _ => Ok(true),
+        let Some(pattern) = self.contains.as_ref().filter(|_| self.args.file_type == "file") else {
+            return Ok(true);
+        };
+        let whole = self.args.read_whole_file;
+        let Some(encoding) = &self.args.encoding else { return contains(system, path, pattern, whole) };
+        if !is_known(system, encoding)? {
+            self.unreadable = Some(format!("unknown encoding: {encoding}"));
+            return Ok(false);
         }
+        let Some(text) = decoded(system, path, encoding)? else {
+            self.unreadable = Some(format!(
+                "Failed to read the file {} due to an encoding error. current encoding: {encoding}",
+                path.display()
+            ));
+            return Ok(false);
+        };
+        if whole {
+            return Ok(pattern.is_match(&text)?);
+        }
+        for line in text.split_inclusive('\n') {
+            if pattern.is_match(line)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn name_matches(&self, name: &str) -> Result<bool> {
@@ -358,6 +393,32 @@ impl<'a> Search<'a> {
 
 /// How much of a file is read at once.
 const CHUNK: usize = 1 << 20;
+
+/// Character sets that need no program.
+fn is_utf8(encoding: &str) -> bool {
+    matches!(encoding.to_lowercase().as_str(), "utf-8" | "utf8" | "utf_8" | "ascii" | "us-ascii")
+}
+
+fn conversion(system: &mut dyn System, encoding: &str, bytes: Vec<u8>) -> Result<Output> {
+    let program = host::need_program("iconv", system)?;
+    let argv = [program.as_str(), "-f", encoding, "-t", "UTF-8"];
+    Ok(system.query(&Command { stdin: Some(bytes), ..Command::new(argv).c_locale() })?)
+}
+
+fn is_known(system: &mut dyn System, encoding: &str) -> Result<bool> {
+    Ok(is_utf8(encoding) || conversion(system, encoding, Vec::new())?.success())
+}
+
+/// A file's content in a character set that was named. `None` if it is not in it; a file that can't be read is
+/// empty.
+fn decoded(system: &mut dyn System, path: &Path, encoding: &str) -> Result<Option<String>> {
+    let Ok(bytes) = system.read(path) else { return Ok(Some(String::new())) };
+    if is_utf8(encoding) {
+        return Ok(String::from_utf8(bytes).ok());
+    }
+    let output = conversion(system, encoding, bytes)?;
+    Ok(String::from_utf8(output.stdout.clone()).ok().filter(|_| output.success()))
+}
 
 /// Whether a file's content matches; a file that can't be read does not.
 fn contains(system: &mut dyn System, path: &Path, pattern: &Pattern, whole: bool) -> Result<bool> {

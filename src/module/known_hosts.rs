@@ -176,8 +176,9 @@ fn with_key(text: &str, wanted: &Entry<'_>, hash: bool, name: &str) -> String {
     let mut lines: Vec<&str> = text.lines().collect();
     for (index, line) in lines.iter().enumerate() {
         let Some(entry) = parse(line).filter(|entry| is_about(entry.hosts, name)) else { continue };
-        let either_hashed = entry.hosts.starts_with("|1|") || wanted.hosts.starts_with("|1|");
-        let same_hosts = either_hashed || hash || entry.hosts == wanted.hosts;
+        // A name that is hashed stays so only if that is asked for, and a plain one only if not.
+        let hashed = hash || wanted.hosts.starts_with("|1|");
+        let same_hosts = if hashed { entry.hosts.starts_with("|1|") } else { entry.hosts == wanted.hosts };
         if entry.marker == wanted.marker && entry.kind == wanted.kind && entry.key == wanted.key && same_hosts
         {
             return text.to_string();
@@ -197,17 +198,15 @@ fn with_key(text: &str, wanted: &Entry<'_>, hash: bool, name: &str) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect::<String>() + &line + "\n"
 }
 
-/// The text without the host, if it has the key that was asked for (or none was).
+/// The text without the key that was asked for; without one, without all keys of the host. Authorities and
+/// revoked keys go only if they were asked for.
 fn without(text: &str, wanted: Option<&Entry<'_>>, name: &str) -> String {
-    let is_it =
-        |line: &&str| parse(line).is_some_and(|entry| entry.marker.is_none() && is_about(entry.hosts, name));
-    let has_key = |line: &str| {
-        parse(line)
-            .is_some_and(|entry| wanted.is_none_or(|key| key.kind == entry.kind && key.key == entry.key))
+    let is_it = |line: &str| {
+        parse(line).filter(|entry| is_about(entry.hosts, name)).is_some_and(|entry| match wanted {
+            None => entry.marker.is_none(),
+            Some(key) => (key.marker, key.kind, key.key) == (entry.marker, entry.kind, entry.key),
+        })
     };
-    if !text.lines().filter(is_it).any(has_key) {
-        return text.to_string();
-    }
     text.split_inclusive('\n').filter(|line| !is_it(line)).collect()
 }
 
@@ -256,6 +255,14 @@ mod tests {
     }
 
     #[test]
+    fn an_authority_goes_only_if_it_was_asked_for() {
+        let text = "@cert-authority *.h ssh-rsa C\n*.h ssh-rsa C\n";
+        let authority = parse("@cert-authority *.h ssh-rsa C").expect("a key");
+        assert_eq!(without(text, Some(&authority), "*.h"), "*.h ssh-rsa C\n");
+        assert_eq!(without(text, None, "*.h"), "@cert-authority *.h ssh-rsa C\n");
+    }
+
+    #[test]
     fn keys_are_added_replaced_and_removed() {
         let table: &[(&str, &str, &str)] = &[
             ("", r#""name":"h","key":"h ssh-rsa AAAA""#, "h ssh-rsa AAAA\n"),
@@ -269,6 +276,11 @@ mod tests {
             ("h,i ssh-rsa AAAA\n", r#""name":"h","key":"h ssh-rsa AAAA""#, "h ssh-rsa AAAA\n"),
             ("h ssh-rsa AAAA\ni ssh-rsa AAAA\n", r#""name":"h","state":"absent""#, "i ssh-rsa AAAA\n"),
             ("h ssh-rsa AAAA\n", r#""name":"h","state":"absent","key":"h ssh-rsa BBBB""#, "h ssh-rsa AAAA\n"),
+            (
+                "h ssh-rsa AAAA\nh ssh-ed25519 B\n",
+                r#""name":"h","state":"absent","key":"h ssh-rsa AAAA""#,
+                "h ssh-ed25519 B\n",
+            ),
             (
                 "|1|AQIDBAUGBwgJCgsMDQ4PEBESExQ=|AAAA ssh-rsa AAAA\n",
                 r#""name":"h","state":"absent""#,
@@ -295,6 +307,12 @@ mod tests {
             "{:?}",
             verdict.tree
         );
+        let verdict = contract(
+            &MODULE,
+            &["f k 600 h ssh-rsa AAAA\n"],
+            r#"{"name":"h","key":"h ssh-rsa AAAA","path":"@/k","hash_host":true}"#,
+        );
+        assert!(verdict.changed && verdict.tree[0].starts_with("f k 600 |1|"), "{:?}", verdict.tree);
         for (arguments, expected) in [
             (r#"{"name":"h","key":"i ssh-rsa AAAA","path":"@/k"}"#, "does not match supplied key"),
             (r#"{"name":"h","key":"ssh-rsa","path":"@/k"}"#, "must be a line"),

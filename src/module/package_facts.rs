@@ -116,7 +116,9 @@ fn debian(packages: &mut Map, system: &mut dyn System) -> Result<bool, ModuleErr
 
 fn rpm(packages: &mut Map, system: &mut dyn System) -> Result<bool, ModuleError> {
     let format = "%{NAME}\\t%{VERSION}\\t%{RELEASE}\\t%{EPOCH}\\t%{ARCH}\\n";
-    let output = host::ask(["rpm", "-qa", "--queryformat", format], system)?;
+    // A program of that name that can't be run is no rpm.
+    let Ok(output) = host::ask(["rpm", "-qa", "--queryformat", format], system) else { return Ok(false) };
+    let mut found = false;
     for line in output.stdout_text().lines() {
         let fields: Vec<&str> = line.split('\t').collect();
         let [name, version, release, epoch, arch] = fields[..] else { continue };
@@ -129,8 +131,10 @@ fn rpm(packages: &mut Map, system: &mut dyn System) -> Result<bool, ModuleError>
             ("source", "rpm".into()),
         ]);
         add(packages, name, entry);
+        found = true;
     }
-    Ok(output.success())
+    // A database of rpm without a package is not what manages the host.
+    Ok(found && output.success())
 }
 
 fn alpine(packages: &mut Map, system: &mut dyn System) -> bool {

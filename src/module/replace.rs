@@ -79,7 +79,10 @@ fn run(args: Value, system: &mut dyn System) -> Result<Outcome> {
     let before = system.read(&path)?;
     let (coding, text) = decode(&args, before.clone())?;
     let outcome = Outcome::default().set("rc", 0);
-    let Some((after, count)) = edit(&args, &text)? else {
+    let edited = edit(&args, &text).map_err(|error| {
+        ModuleError::new(format!("Unable to process replace in {}: {error}", path.display()))
+    })?;
+    let Some((after, count)) = edited else {
         let pattern = section_pattern(&args).unwrap_or_default();
         let message = format!("Pattern for before/after params did not match the given file: {pattern}");
         return Ok(outcome.set("msg", message));

@@ -23,6 +23,12 @@ pub const MODULE: Module = Module {
         Param::new("arguments", Type::Str, "Arguments for the init script.").aliases(&["args"]).default(""),
         Param::new("pattern", Type::Str, "Text in the list of processes by which to see that it runs."),
         Param::new("sleep", Type::Int, "Seconds between stop and start of a restart."),
+        Param::new(
+            "daemonize",
+            Type::Bool,
+            "With init scripts; has no effect: what a script leaves running is never waited for.",
+        )
+        .default("false"),
         Param::new("runlevel", Type::Str, "Run level of OpenRC in which it is started.").default("default"),
         Param::new("runlevels", Type::List, "Run levels in which an init script is started."),
         Param::new("use", Type::Str, "What manages the service, instead of what is found.").default("auto"),

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use crate::module::{Module, ModuleError, Outcome, Param, Type, files, typed};
-use crate::system::{FileKind, System};
+use crate::system::{FileKind, System, SystemError};
 use crate::value::Value;
 
 /// The module.
@@ -33,28 +33,35 @@ struct Args {
 fn run(args: Value, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     let args: Args = typed(args)?;
     let path = files::path_arg(system, &args.src)?;
-    match system.stat_follow(&path)? {
+    let readable = |error: SystemError| {
+        ModuleError::new(if error.errno() == Some(libc::EACCES) {
+            format!("File is not readable: {}", path.display())
+        } else {
+            format!("Unable to slurp file: {error}")
+        })
+    };
+    match system.stat_follow(&path).map_err(readable)? {
         None => {
             if let Some(outcome) = files::uncertain(system, &path) {
                 return Ok(Outcome { changed: None, ..outcome });
             }
-            return Err(ModuleError::new(format!("file not found: {}", path.display())));
+            let parent = system.stat_follow(&files::parent_of(&path)).ok().flatten();
+            let inside_file = parent.is_some_and(|parent| parent.kind != FileKind::Directory);
+            return Err(ModuleError::new(if inside_file {
+                format!("Unable to slurp file: {} is below a file", path.display())
+            } else {
+                format!("File not found: {}", path.display())
+            }));
         }
         Some(stat) if stat.kind == FileKind::Directory => {
             return Err(ModuleError::new(format!(
-                "source is a directory and must be a file: {}",
+                "Source is a directory and must be a file: {}",
                 path.display()
             )));
         }
         Some(_) => {}
     }
-    let content = system.read(&path).map_err(|error| {
-        ModuleError::new(if error.errno() == Some(libc::EACCES) {
-            format!("file is not readable: {}", path.display())
-        } else {
-            format!("unable to slurp file: {error}")
-        })
-    })?;
+    let content = system.read(&path).map_err(readable)?;
     Ok(Outcome::default()
         .set("content", STANDARD.encode(content))
         .set("encoding", "base64")
@@ -71,8 +78,10 @@ mod tests {
         let verdict = contract(&MODULE, &["f x 600 a\nb"], r#"{"path": "@/x"}"#);
         assert_eq!(verdict.text("content"), "YQpi");
         let verdict = contract(&MODULE, &[], r#"{"src": "@/x"}"#);
-        assert_eq!(verdict.error.as_deref(), Some("file not found: @/x"));
+        assert_eq!(verdict.error.as_deref(), Some("File not found: @/x"));
+        let verdict = contract(&MODULE, &["f x 600 a"], r#"{"src": "@/x/y"}"#);
+        assert_eq!(verdict.error.as_deref(), Some("Unable to slurp file: @/x/y is below a file"));
         let verdict = contract(&MODULE, &["d x 755"], r#"{"src": "@/x"}"#);
-        assert_eq!(verdict.error.as_deref(), Some("source is a directory and must be a file: @/x"));
+        assert_eq!(verdict.error.as_deref(), Some("Source is a directory and must be a file: @/x"));
     }
 }

@@ -483,7 +483,9 @@ fn is_enabled(
     let text = output.stdout_text();
     let first = text.lines().next().unwrap_or_default().trim();
     Ok(if output.success() {
-        !["enabled-runtime", "indirect", "alias"].contains(&first)
+        // An indirect unit or an alias is enabled if links follow that say by what.
+        let linked = text.lines().nth(1).is_some_and(|line| !line.trim().is_empty());
+        first != "enabled-runtime" && (linked || !["indirect", "alias"].contains(&first))
     } else {
         let started_by_script = || host::expand_pattern(&format!("/etc/rc?.d/S??{name}"), system);
         args.scope == "system"
@@ -619,6 +621,13 @@ mod tests {
             ("loaded", "inactive", (0, "enabled"), &[("state", "restarted")], &["start"]),
             ("loaded", "active", (0, "enabled"), &[("state", "reloaded")], &["reload"]),
             ("loaded", "active", (0, "indirect"), &[("enabled", "yes")], &["enable"]),
+            (
+                "loaded",
+                "active",
+                (0, "indirect\n  /etc/systemd/system/x.wants/y"),
+                &[("enabled", "yes")],
+                &[],
+            ),
             ("masked", "inactive", (1, "masked"), &[("masked", "no")], &["unmask"]),
             ("masked", "inactive", (1, "masked"), &[("masked", "yes")], &[]),
         ];

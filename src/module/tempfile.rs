@@ -37,6 +37,13 @@ struct Args {
 
 fn run(args: Value, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     let args: Args = typed(args)?;
+    for (what, part) in [("prefix", &args.prefix), ("suffix", &args.suffix)] {
+        if part.contains(['/', '\0']) {
+            return Err(ModuleError::new(format!(
+                "{what} must be a valid file name component, without slashes: {part}"
+            )));
+        }
+    }
     let directory = match &args.path {
         Some(path) => files::path_arg(system, path)?,
         None => system.env("TMPDIR").filter(|path| !path.is_empty()).map_or("/tmp".into(), PathBuf::from),
@@ -77,6 +84,16 @@ fn name(args: &Args) -> String {
 mod tests {
     use super::*;
     use crate::module::contract::contract_once;
+
+    #[test]
+    fn a_place_stays_in_its_directory() {
+        for args in
+            [r#"{"path": "@", "prefix": "../x"}"#, r#"{"path": "@", "suffix": "/x", "state": "directory"}"#]
+        {
+            let error = contract_once(&MODULE, &["d sub 755"], args).error.unwrap_or_default();
+            assert!(error.contains("must be a valid file name component"), "{error}");
+        }
+    }
 
     #[test]
     fn makes_private_places() {

@@ -203,7 +203,28 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
         id: args.name.clone(),
         state: managed(args, &user).into(),
     });
-    Ok(Outcome::with(values))
+    let plain = args.password.as_deref().is_some_and(|password| !looks_hashed(password));
+    let warning = "the password does not look like a hash, which is what `password` takes: use the filter password_hash";
+    let warnings = if plain { vec![warning.to_string()] } else { Vec::new() };
+    Ok(Outcome { warnings, ..Outcome::with(values) })
+}
+
+/// Whether a password is a hash as the shadow file has it, or disables logging in by password.
+fn looks_hashed(password: &str) -> bool {
+    let bare = password.trim_start_matches('!');
+    if bare.is_empty() || bare.chars().all(|letter| letter == '*') {
+        return true;
+    }
+    let parts: Vec<&str> = bare.split('$').collect();
+    let Some(hash) = parts.last().filter(|_| parts.len() >= 3) else { return false };
+    let length = match parts[1] {
+        "1" => Some(22),
+        "5" | "y" => Some(43),
+        "6" => Some(86),
+        _ => None,
+    };
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '/' | '=');
+    !bare.contains([':', '*']) && hash.chars().all(plain) && length.is_none_or(|length| hash.len() == length)
 }
 
 /// `groups: ''` means none.
@@ -894,4 +915,28 @@ fn ask_pass(phrase: &str, system: &mut dyn System) -> Result<Vec<(String, String
         ("SSH_ASKPASS_REQUIRE".into(), "force".into()),
         ("DISPLAY".into(), "none".into()),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_hash_is_noticed() {
+        let sha512 = format!("$6$salt${}", "a".repeat(86));
+        for (password, expected) in [
+            ("", true),
+            ("*", true),
+            ("!", true),
+            ("!!", true),
+            (sha512.as_str(), true),
+            ("$2b$12$abcdefghijklmnopqrstuv", true),
+            ("secret", false),
+            ("$6$salt$short", false),
+            ("$9", false),
+            ("a:$6$b", false),
+        ] {
+            assert_eq!(looks_hashed(password), expected, "{password}");
+        }
+    }
 }
