@@ -175,6 +175,11 @@ fn privilege(text: &str) -> String {
     let plain = match plain.as_str() {
         "ALL" => "ALL PRIVILEGES",
         "GRANT" => "GRANT OPTION",
+        // MariaDB's other names, of which it tells one and takes both.
+        "BINLOG MONITOR" => "REPLICATION CLIENT",
+        "REPLICA MONITOR" => "SLAVE MONITOR",
+        "REPLICATION REPLICA" => "REPLICATION SLAVE",
+        "DELETE VERSIONING ROWS" => "DELETE HISTORY",
         other => other,
     };
     let Some(columns) = columns else { return plain.to_string() };
@@ -751,6 +756,7 @@ mod tests {
                 grants(&[("`a`.`b`", &["SELECT (`x`, `y`)", "INSERT"])]),
             ),
             (Value::map(map_of([("`a.b`.*", "USAGE")])), grants(&[("`a.b`.*", &[])])),
+            (Value::from("*.*:BINLOG MONITOR"), grants(&[("*.*", &["REPLICATION CLIENT"])])),
         ] {
             assert_eq!(wanted(&given).expect("valid"), expected, "{given:?}");
         }

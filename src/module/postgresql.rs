@@ -97,7 +97,9 @@ impl Database {
             ("PGSSLMODE".into(), connection.ssl_mode.clone()),
             ("PGCLIENTENCODING".into(), "UTF8".into()),
         ];
-        let host = if connection.login_host.is_empty() {
+        // This machine by name is this machine by its socket, if one is named.
+        let by_socket = connection.login_host == "localhost" && !connection.login_unix_socket.is_empty();
+        let host = if connection.login_host.is_empty() || by_socket {
             &connection.login_unix_socket
         } else {
             &connection.login_host
@@ -364,6 +366,7 @@ fn dollars(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::fake::Fake;
 
     #[test]
     fn scripts_are_split_into_statements() {
@@ -380,6 +383,27 @@ mod tests {
         }
         statements("\\! rm").expect_err("a command of psql");
         statements("SELECT 'a\\'; \\!").expect_err("a command of psql");
+    }
+
+    #[test]
+    fn this_machine_is_reached_by_its_socket() {
+        for (host, socket, expected) in [
+            ("", "", None),
+            ("", "/run/x", Some("/run/x")),
+            ("localhost", "", Some("localhost")),
+            ("localhost", "/run/x", Some("/run/x")),
+            ("db", "/run/x", Some("db")),
+        ] {
+            let connection = Connection {
+                login_host: host.into(),
+                login_unix_socket: socket.into(),
+                ..Connection::default()
+            };
+            let mut fake = Fake::new().with_program("/usr/bin/psql");
+            let database = Database::new(&connection, "d", &mut fake).expect("psql is there");
+            let found = database.env.iter().find(|(name, _)| name == "PGHOST").map(|(_, host)| host.as_str());
+            assert_eq!(found, expected, "{host} {socket}");
+        }
     }
 
     #[test]
