@@ -409,7 +409,9 @@ fn no_inventory_makes_the_reader_panic() {
         let source = path.to_string_lossy().into_owned();
         try_out(name, 1, &seeds, |text| {
             fs::write(&path, text).unwrap();
-            if let Ok((inventory, _)) = Inventory::load(&[source.clone()], &LoadOptions::default()) {
+            if let Ok((inventory, _)) =
+                Inventory::load(std::slice::from_ref(&source), &LoadOptions::default())
+            {
                 for host in inventory.hosts_in_order().iter().take(20) {
                     let _ = inventory.group_names(host);
                 }

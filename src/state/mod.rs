@@ -12,6 +12,7 @@ use crate::value::Value;
 
 pub mod backend;
 pub mod commit;
+mod postgres;
 mod process;
 pub mod recorder;
 pub mod resource;

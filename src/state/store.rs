@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::backend::{Backend, Cell, Insert};
+use super::postgres::Postgres;
 use super::schema::MIGRATIONS;
 use super::sqlite::Sqlite;
 use super::{
@@ -49,8 +50,9 @@ impl Store {
             Place::Nowhere => Err(StoreError::Place(
                 "no state is kept: SETPOINT_STATE says `none`; name a file to record runs".into(),
             )),
-            Place::Url(_) => {
-                Err(StoreError::Place("a state store in PostgreSQL is not supported yet; give a path".into()))
+            Place::Url(url) => {
+                let store = Store::on(Box::new(Postgres::open(url)?))?;
+                Ok(Opened { store, warning: None })
             }
             Place::File(path) => match Sqlite::open(path).and_then(|backend| Store::on(Box::new(backend))) {
                 Ok(store) => Ok(Opened { store, warning: None }),

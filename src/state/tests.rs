@@ -10,6 +10,111 @@ use crate::value::map_of;
 fn on_each(test: impl Fn(&mut Store)) {
     let dir = tempfile::tempdir().expect("a directory");
     test(&mut open(&dir.path().join("state.db")));
+    if let Some(url) = server::fresh_database() {
+        test(&mut Store::open(&Place::Url(url)).expect("opens").store);
+    }
+}
+
+/// A PostgreSQL server of the tests, where its programs are installed: one for all, on a socket, without a
+/// network, gone with the process.
+mod server {
+    use std::os::unix::process::CommandExt;
+    use std::path::{Path, PathBuf};
+    use std::process::{Command, Stdio};
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    /// Nobody, when we are root: the server refuses to be root's.
+    const NOBODY: u32 = 65_534;
+
+    fn program(name: &str) -> Option<PathBuf> {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut places: Vec<PathBuf> = path.split(':').map(PathBuf::from).collect();
+        let packaged = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        places.extend(packaged.map(|version| version.path().join("bin")));
+        places.into_iter().map(|place| place.join(name)).find(|file| file.exists())
+    }
+
+    fn command(program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+        if rustix::process::geteuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command
+    }
+
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+    fn skipped() {
+        eprintln!("skipped: the store in PostgreSQL; its programs are not installed");
+    }
+
+    /// Runs the server until it is told to end, and then removes its directory.
+    const SERVE: &str = r#"trap 'kill -QUIT $server; wait $server; rm -rf "$1"; exit' TERM
+"$0" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c max_connections=200 &
+server=$!
+wait $server"#;
+
+    /// The directory of the server's socket.
+    fn start() -> Option<PathBuf> {
+        let (Some(make), Some(serve)) = (program("initdb"), program("postgres")) else {
+            skipped();
+            return None;
+        };
+        let place = tempfile::Builder::new().prefix("pg").tempdir_in("/tmp").expect("a directory").keep();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&place, Some(NOBODY), Some(NOBODY)).expect("we are root");
+        }
+        let data = place.join("data");
+        let made = command(&make)
+            .args(["--auth=trust", "--username=tester", "--encoding=UTF8", "--no-sync", "-D"])
+            .arg(&data)
+            .status();
+        assert!(made.expect("it starts").success(), "initdb");
+        let (ready, started) = std::sync::mpsc::channel();
+        let socket = place.clone();
+        // The server ends with the thread that has started it, which is the end of the process.
+        std::thread::spawn(move || {
+            let mut server = command(Path::new("/bin/sh"));
+            server.arg("-c").arg(SERVE).arg(&serve).arg(&socket);
+            #[expect(unsafe_code, reason = "the only way to end it with us")]
+            // SAFETY: between fork and exec only an async-signal-safe system call is made.
+            unsafe {
+                server.pre_exec(|| {
+                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+                    Ok(())
+                });
+            }
+            let mut server = server.spawn().expect("it starts");
+            ready.send(()).expect("somebody waits");
+            let _ = server.wait();
+        });
+        started.recv().expect("it starts");
+        Some(place)
+    }
+
+    /// The URL of a database with nothing in it.
+    pub(super) fn fresh_database() -> Option<String> {
+        static SERVER: OnceLock<Option<PathBuf>> = OnceLock::new();
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let place = SERVER.get_or_init(start).as_ref()?;
+        let url = |name: &str| {
+            format!("postgres://tester@{}/{name}", place.display().to_string().replace('/', "%2F"))
+        };
+        let mut client = (0..200).find_map(|_| {
+            let client = postgres::Client::connect(&url("postgres"), postgres::NoTls).ok();
+            if client.is_none() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            client
+        });
+        let name = format!("t{}", COUNT.fetch_add(1, Ordering::SeqCst));
+        let made =
+            client.as_mut().expect("the server listens").batch_execute(&format!("create database {name}"));
+        made.expect("made");
+        Some(url(&name))
+    }
 }
 
 fn open(path: &Path) -> Store {
