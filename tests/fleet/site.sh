@@ -42,7 +42,9 @@ on_first() { SETPOINT_STATE=none "$setpoint" exec "$first" -i "$inventory" -b -m
 listing='cd /; { find etc -printf "%p %y %m %U:%G %l\n"; find etc -type f -exec sha256sum {} +; } | LC_ALL=C sort'
 etc() {
     for host in $hosts; do
-        SETPOINT_STATE=none "$setpoint" exec "$host" -i "$inventory" -b -m shell -a "$listing" | tail -n +2 >"$work/$host.$1"
+        SETPOINT_STATE=none "$setpoint" exec "$host" -i "$inventory" -b -m shell -a "$listing" >"$work/listing" 2>&1 ||
+            { head -n 20 "$work/listing"; fail "$host does not tell what is below /etc"; }
+        tail -n +2 "$work/listing" >"$work/$host.$1"
         [ "$(wc -l <"$work/$host.$1")" -gt 300 ] || fail "there is no listing of $host"
     done
 }
