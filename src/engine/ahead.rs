@@ -84,7 +84,7 @@ pub fn walk(shared: &Shared, play: &PlayState, host: &Host, limits: Limits) -> W
             "ansible.builtin.meta" => {
                 let plain_flush =
                     include::meta_name(&task) == "flush_handlers" && task.keywords.when.is_empty();
-                if !plain_flush || !walker.notified.is_empty() || may_notify {
+                if !plain_flush || walker.due() || may_notify {
                     blocked = true;
                     break;
                 }

@@ -41,6 +41,9 @@ pub struct Cursor {
     frames: Vec<Frame>,
     /// Indices of the handlers that were notified and have not run.
     pub notified: BTreeSet<usize>,
+    /// Indices of those that an earlier run has left: they run at the end of the play, when all that its roles
+    /// define is there.
+    pub owed: BTreeSet<usize>,
     /// Roles that were completed on this host in this play, by [`Role::dedup_key`].
     pub completed: BTreeSet<Arc<str>>,
     /// A failure that an `always` let pass was taken by nobody: the place is at its end because of it.
@@ -190,6 +193,7 @@ impl Cursor {
     fn forget_handler(&mut self) {
         if let Some(Frame::Handlers { index, .. }) = self.frames.last() {
             self.notified.remove(index);
+            self.owed.remove(index);
         }
     }
 
@@ -236,6 +240,16 @@ impl Cursor {
         self.mark_ran();
         self.forget_handler();
         self.frames.push(Frame::List { items, index: 0, ordinals });
+    }
+
+    /// Notifies, at the last place of the play, the handlers that are owed; whether any handler is to run here.
+    pub fn due(&mut self) -> bool {
+        let is_last =
+            matches!(self.frames.as_slice(), [Frame::List { items, index, .. }] if index + 1 == items.len());
+        if is_last {
+            self.notified.append(&mut self.owed);
+        }
+        !self.notified.is_empty()
     }
 
     /// Runs the notified handlers at the place of the task that [`Cursor::peek`] gave (a flush), which is done.

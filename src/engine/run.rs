@@ -170,7 +170,7 @@ impl<'e> PlayRun<'e> {
         run
     }
 
-    /// Handlers that an earlier run has notified and not run are notified from the start, once: two plays of the
+    /// Handlers that an earlier run has notified and not run are run at the end of the play, once: two plays of the
     /// same name are not both to run them. A run that is restricted to some tasks takes only those that it names.
     fn take_what_is_owed(&mut self) {
         if let Some(only) = self.engine.shared.options.only.clone() {
@@ -185,7 +185,11 @@ impl<'e> PlayRun<'e> {
             let host = self.by_name.get(owed.host.as_str()).copied().filter(|_| is_ours);
             let known = self.handler_names.iter().rposition(|known| *known == owed.handler);
             match (host, known) {
-                (Some(host), Some(index)) => self.take_handler(host, index),
+                (Some(host), Some(index)) => {
+                    self.hosts[host].cursor.owed.insert(index);
+                    let host = self.hosts[host].name.clone();
+                    self.engine.tell(Event::Notified { handler: owed.handler, host });
+                }
                 _ => self.engine.owed.push(owed),
             }
         }
@@ -2059,16 +2063,14 @@ impl<'e> PlayRun<'e> {
             }
             let walked =
                 matches!(self.hosts[host].queue.front().map(|entry| &entry.kind), Some(AheadKind::Flush));
-            if walked && name == "flush_handlers" && self.hosts[host].cursor.notified.is_empty() {
+            let due = name == "flush_handlers" && self.hosts[host].cursor.due();
+            if walked && name == "flush_handlers" && !due {
                 self.hosts[host].queue.pop_front();
                 self.hosts[host].cursor.advance(false);
                 continue;
             }
             self.hosts[host].forget();
-            if name == "flush_handlers"
-                && applies.contains(&host)
-                && !self.hosts[host].cursor.notified.is_empty()
-            {
+            if due && applies.contains(&host) {
                 let handlers = self.play.handlers.clone();
                 self.hosts[host].cursor.flush(handlers);
             } else if name != "end_role" || !applies.contains(&host) {

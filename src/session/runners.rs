@@ -116,21 +116,6 @@ impl Runners {
     }
 }
 
-/// Most that a runner may have, compressed, in bytes: it is pushed to every new host, and what makes it grow
-/// should be seen.
-#[cfg(all(test, not(debug_assertions)))]
-const MAX_PUSH: usize = 2_300_000;
-
-#[cfg(all(test, not(debug_assertions)))]
-mod tests {
-    #[test]
-    fn what_is_pushed_is_small() {
-        for runner in super::Runners::embedded().all() {
-            assert!(runner.gzip.len() <= super::MAX_PUSH, "{}: {} bytes", runner.arch, runner.gzip.len());
-        }
-    }
-}
-
 impl Runner {
     /// The program itself.
     ///

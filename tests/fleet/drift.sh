@@ -155,7 +155,11 @@ cat >"$work/owed.yml" <<'OWED'
   hosts: all
   become: true
   gather_facts: false
+  pre_tasks:
+    - ansible.builtin.ping:
   tasks:
+    - ansible.builtin.set_fact:
+        debt: paid
     - ansible.builtin.copy:
         content: "{{ stamp }}\n"
         dest: /etc/drift-owed
@@ -165,7 +169,7 @@ cat >"$work/owed.yml" <<'OWED'
       when: broken | default(false) | bool
   handlers:
     - name: note the debt
-      ansible.builtin.shell: echo paid >> /var/tmp/drift-debt
+      ansible.builtin.shell: echo {{ debt }} >> /var/tmp/drift-debt
 OWED
 expect 2 "$setpoint" run "$work/owed.yml" -i "$inventory" -e stamp=1 -e broken=true
 expect 0 "$setpoint" history
