@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -131,6 +131,16 @@ pub fn now_seconds() -> i64 {
         .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
+/// A name for a run that no other has: its second and this process. What is done within one second by one
+/// process (a repair and the audits around it) is numbered on.
+fn new_run_id() -> String {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let now = now_seconds();
+    let next = |last: i64| now.max(last + 1);
+    let last = LAST.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(next(last)));
+    format!("{}.{}", next(last.unwrap_or_default()), std::process::id())
+}
+
 /// What templates ask of the run.
 struct Services {
     vars: Arc<RunVars>,
@@ -198,7 +208,7 @@ impl Engine {
         let transport = play::transport_settings(&options, &settings);
         let (sender, events) = std::sync::mpsc::channel();
         let forks = options.forks.max(1);
-        let run_id = format!("{}.{}", now_seconds(), std::process::id());
+        let run_id = new_run_id();
         let config = crate::session::Config {
             transport: transport.clone(),
             prompter: parts.prompter,

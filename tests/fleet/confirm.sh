@@ -66,7 +66,8 @@ say "a run that cuts nobody off stays"
 on 'command -v iptables >/dev/null || { apt-get -q update; apt-get -q -y install --no-install-recommends iptables; }' >/dev/null
 "$setpoint" run "$work/well.yml" -i "$inventory" --confirm 10s
 sleep 12
-on 'cat /etc/drift-well' | grep -q well || fail "it was taken back"
+on 'cat /etc/drift-well' >"$work/out" 2>&1 || true
+grep -q '^well' "$work/out" || { cat "$work/out"; fail "it was taken back"; }
 on 'rm /etc/drift-well' >/dev/null
 
 say "port 22 is closed: $host takes the run back by itself"
