@@ -73,28 +73,15 @@ fn inventory_of_ten_thousand_hosts(bencher: Bencher) {
     });
 }
 
-#[derive(Debug)]
-struct Table(Map);
-
-impl Vars for Table {
-    fn get(&self, name: &str) -> Option<Value> {
-        self.0.get(name).cloned()
-    }
-
-    fn names(&self) -> Vec<Arc<str>> {
-        self.0.keys().filter_map(Value::as_str).map(Arc::from).collect()
-    }
-}
-
 fn vars() -> Arc<dyn Vars> {
     let servers: Vec<Value> = (1..20).map(|n| Value::str(format!("10.0.0.{n}"))).collect();
-    Arc::new(Table(map_of([
+    Arc::new(map_of([
         ("app_name", Value::str("demo")),
         ("enabled", Value::Bool(true)),
         ("servers", Value::list(servers)),
         ("home", Value::trusted("/srv/{{ app_name }}")),
         ("config", Value::trusted("{{ home }}/etc/{{ app_name }}.conf")),
-    ])))
+    ]))
 }
 
 #[divan::bench]

@@ -78,6 +78,17 @@ pub trait Vars: fmt::Debug + Send + Sync {
     fn names(&self) -> Vec<Arc<str>>;
 }
 
+/// Variables that are all there.
+impl Vars for Map {
+    fn get(&self, name: &str) -> Option<Value> {
+        Map::get(self, name).cloned()
+    }
+
+    fn names(&self) -> Vec<Arc<str>> {
+        self.keys().filter_map(Value::as_str).map(Arc::from).collect()
+    }
+}
+
 /// Any value.
 #[derive(Clone, Debug, Default)]
 pub enum Value {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use setpoint::inventory::{Inventory, LoadOptions};
 use setpoint::template::{Context, Options, SearchPath, Templar};
-use setpoint::value::{Map, Value, Vars};
+use setpoint::value::{Value, Vars};
 use setpoint::vault::Vault;
 
 // ---- what a user meets ----
@@ -456,26 +456,12 @@ fn no_pattern_makes_the_selection_panic() {
     });
 }
 
-/// Variables for templates.
-#[derive(Debug)]
-struct Table(Map);
-
-impl Vars for Table {
-    fn get(&self, name: &str) -> Option<Value> {
-        self.0.get(name).cloned()
-    }
-
-    fn names(&self) -> Vec<Arc<str>> {
-        self.0.keys().filter_map(Value::as_str).map(Arc::from).collect()
-    }
-}
-
 #[test]
 fn no_template_makes_the_renderer_panic() {
     let own = "users: [{name: ann, age: 3}, {name: bob, tags: [a, b]}]\ntext: Hello World\nn: 42\nnothing: null\nmap: {a: 1, b: {c: [1, 2, 3]}}\nnested: '{{ text }} {{ n }}'\n";
     let (own, _) = setpoint::source::parse_value("vars.yml", own).unwrap();
     let Value::Map(own) = own else { panic!("variables are a mapping") };
-    let vars: Arc<dyn Vars> = Arc::new(Table(own.as_ref().clone()));
+    let vars: Arc<dyn Vars> = Arc::new(own.as_ref().clone());
     let search = Arc::new(SearchPath::default());
     let templar = Templar::new(Options::default());
     // What reads files or runs programs is not for random texts.

@@ -7,7 +7,7 @@
 use super::StoreError;
 
 /// One value of a row.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cell {
     /// Nothing.
     Null,
@@ -166,11 +166,21 @@ pub trait Backend: Send {
     /// What the database says.
     fn insert(&mut self, into: &Insert, rows: &[Vec<Cell>]) -> Result<(), StoreError>;
 
+    /// The query that answers with a row if there is a table of the name `$1`.
+    fn table_query(&self) -> &'static str;
+
     /// Whether there is a table of that name.
     ///
     /// # Errors
     /// What the database says.
-    fn has_table(&mut self, name: &str) -> Result<bool, StoreError>;
+    fn has_table(&mut self, name: &str) -> Result<bool, StoreError> {
+        let mut found = false;
+        self.query(self.table_query(), &[name.into()], &mut |_| {
+            found = true;
+            Ok(())
+        })?;
+        Ok(found)
+    }
 
     /// Begins a transaction that will write.
     ///

@@ -1,6 +1,6 @@
 //! PostgreSQL: one store for a team. Who writes takes turns with the others, as with a file.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -249,29 +249,23 @@ impl Backend for Postgres {
     fn insert(&mut self, into: &Insert, rows: &[Vec<Cell>]) -> Result<(), StoreError> {
         // One statement can't put in the same row twice; a second one finds the first there.
         let key = key_of(into);
-        let mut seen: BTreeSet<Vec<String>> = BTreeSet::new();
+        let mut seen: HashSet<Vec<&Cell>> = HashSet::new();
         let mut different: Vec<&Vec<Cell>> = Vec::new();
         for row in rows {
-            let named = key.iter().map(|column| format!("{:?}", row[*column])).collect();
-            if !key.is_empty() && !seen.insert(named) {
+            let named: Vec<&Cell> = key.iter().map(|column| &row[*column]).collect();
+            if !key.is_empty() && seen.contains(&named) {
                 self.insert_different(into, &different)?;
                 different.clear();
                 seen.clear();
-                seen.insert(key.iter().map(|column| format!("{:?}", row[*column])).collect());
             }
+            seen.insert(named);
             different.push(row);
         }
         self.insert_different(into, &different)
     }
 
-    fn has_table(&mut self, name: &str) -> Result<bool, StoreError> {
-        let mut found = false;
-        let sql = "select 1 from pg_tables where schemaname = current_schema() and tablename = $1";
-        self.query(sql, &[name.into()], &mut |_| {
-            found = true;
-            Ok(())
-        })?;
-        Ok(found)
+    fn table_query(&self) -> &'static str {
+        "select 1 from pg_tables where schemaname = current_schema() and tablename = $1"
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {

@@ -125,14 +125,8 @@ impl Backend for Sqlite {
         Ok(())
     }
 
-    fn has_table(&mut self, name: &str) -> Result<bool, StoreError> {
-        let mut found = false;
-        let sql = "select name from sqlite_master where type = 'table' and name = $1";
-        self.query(sql, &[name.into()], &mut |_| {
-            found = true;
-            Ok(())
-        })?;
-        Ok(found)
+    fn table_query(&self) -> &'static str {
+        "select name from sqlite_master where type = 'table' and name = $1"
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {

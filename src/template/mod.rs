@@ -669,19 +669,6 @@ fn report(program: R<Arc<Program>>, origin: Option<&Arc<Origin>>, problems: &mut
 mod unit {
     use super::*;
 
-    #[derive(Debug)]
-    struct Table(Map);
-
-    impl Vars for Table {
-        fn get(&self, name: &str) -> Option<Value> {
-            self.0.get(name).cloned()
-        }
-
-        fn names(&self) -> Vec<Arc<str>> {
-            self.0.keys().filter_map(Value::as_str).map(Arc::from).collect()
-        }
-    }
-
     fn value(json: &serde_json::Value) -> Value {
         match json {
             serde_json::Value::String(text) => Value::trusted(text.as_str()),
@@ -700,7 +687,7 @@ mod unit {
     fn render(vars: &str, text: &str) -> String {
         let vars: serde_json::Value = serde_json::from_str(vars).expect("variables are JSON");
         let Value::Map(map) = value(&vars) else { panic!("variables are a mapping") };
-        let vars: Arc<dyn Vars> = Arc::new(Table((*map).clone()));
+        let vars: Arc<dyn Vars> = Arc::new((*map).clone());
         let search = Arc::new(SearchPath::default());
         match Templar::new(Options::default())
             .render(&Value::trusted(text), &Context { vars: &vars, search: &search })

@@ -6,15 +6,8 @@ set -eu
 setpoint=$1
 inventory=$2
 host=$3
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-export SETPOINT_STATE="$work/state.db" ANSIBLE_NOCOLOR=1 ANSIBLE_HOST_KEY_CHECKING=False
+. "$(dirname "$0")/common.sh"
 
-say() { printf '\n== %s\n' "$*"; }
-fail() {
-    printf 'FAILED: %s\n' "$*" >&2
-    exit 1
-}
 on() { SETPOINT_STATE=none "$setpoint" exec "$host" -i "$inventory" -b -m shell -a "$1"; }
 reached() { SETPOINT_STATE=none "$setpoint" exec "$host" -i "$inventory" -m ping -T 3 >/dev/null 2>&1; }
 # Waits until the host can (or can't) be reached; fails after so many seconds.

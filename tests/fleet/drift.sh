@@ -6,30 +6,7 @@
 set -eu
 setpoint=$1
 inventory=$2
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-export SETPOINT_STATE="$work/state.db" ANSIBLE_NOCOLOR=1 ANSIBLE_HOST_KEY_CHECKING=False
-
-say() { printf '\n== %s\n' "$*"; }
-fail() {
-    printf 'FAILED: %s\n' "$*" >&2
-    exit 1
-}
-expect() {
-    wanted=$1
-    shift
-    status=0
-    "$@" >"$work/out" 2>&1 || status=$?
-    cat "$work/out"
-    [ "$status" = "$wanted" ] || fail "exit $status instead of $wanted: $*"
-}
-# What the audit names: verdict, kind, name.
-named() { grep -E '^(drifted|missing|pending|conflict|adopted|orphan|never_applied|uncertain) ' "$work/out" | awk '{print $1, $2, $3}' | sort; }
-same() {
-    printf '%s\n' "$1" | sort >"$work/expected"
-    named >"$work/named"
-    diff -u "$work/expected" "$work/named" || fail "the audit names other things"
-}
+. "$(dirname "$0")/common.sh"
 
 mkdir -p "$work/files/tree"
 printf 'one\n' >"$work/files/tree/one"

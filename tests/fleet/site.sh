@@ -7,35 +7,13 @@ set -eu
 setpoint=$1
 inventory=$2
 source=$(cd "$(dirname "$0")/../.." && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-export SETPOINT_STATE="$work/state.db" ANSIBLE_NOCOLOR=1 ANSIBLE_HOST_KEY_CHECKING=False
+. "$(dirname "$0")/common.sh"
 cp -r "$source/playbooks" "$work/playbooks"
 site=$work/playbooks/site.yml
 vars=$source/inventory/group_vars/all/main.yml
 hosts=$("$setpoint" exec all -i "$inventory" --list-hosts | tail -n +2 | tr -d ' ')
 first=$(echo "$hosts" | head -n 1)
 
-say() { printf '\n== %s\n' "$*"; }
-fail() {
-    printf 'FAILED: %s\n' "$*" >&2
-    exit 1
-}
-expect() {
-    wanted=$1
-    shift
-    status=0
-    "$@" >"$work/out" 2>&1 || status=$?
-    cat "$work/out"
-    [ "$status" = "$wanted" ] || fail "exit $status instead of $wanted: $*"
-}
-# What the audit names: verdict, kind, name.
-same() {
-    printf '%s\n' "$1" | sort >"$work/expected"
-    grep -E '^(drifted|missing|pending|conflict|adopted|orphan|never_applied|uncertain) ' "$work/out" |
-        awk '{print $1, $2, $3}' | sort >"$work/named"
-    diff -u "$work/expected" "$work/named" || fail "the audit names other things"
-}
 # What looks at hosts and changes them by hand is no run of the history.
 on_first() { SETPOINT_STATE=none "$setpoint" exec "$first" -i "$inventory" -b -m shell -a "$1"; }
 # All of each host's /etc: paths, kinds, modes, owners, targets of links, contents. Nothing is left out.

@@ -113,10 +113,6 @@ pub(super) const TABLE: &[Function] = &[
     function("vault", "data secret salt? vault_id? wrap_object? vaultid?", vault),
     function("unvault", "vault secret vault_id? vaultid?", unvault),
     // What is evaluated as late as possible, evaluated now.
-    function("ansible._protomatter.finalize", "value", |call| {
-        crate::template::object::lift(&crate::template::object::lower(&call.input())?, &call.scope)
-    }),
-    // A whole value with all that is in it; here, every value of a filter is one.
     function("ansible._protomatter.finalize", "value", |call| lift(&lower(&call.input())?, &call.scope)),
 ];
 
