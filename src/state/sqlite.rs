@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, params_from_iter};
@@ -13,6 +13,9 @@ use super::backend::{Backend, Cell, Insert};
 
 /// How long one process waits for another that writes.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long is waited before a refused file is tried again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How many statements are kept ready.
 const STATEMENTS: usize = 64;
@@ -38,13 +41,23 @@ impl Sqlite {
         let connection = Connection::open(path).map_err(|error| from(path, error))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         connection.busy_timeout(PATIENCE).map_err(|error| from(path, error))?;
-        connection
-            .execute_batch(
+        // Whoever turns a new file to WAL while another does so is refused at once, whatever the timeout.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let set = connection.execute_batch(
                 "pragma journal_mode = wal; pragma synchronous = normal; pragma temp_store = memory;",
-            )
-            .map_err(|error| from(path, error))?;
+            );
+            match set {
+                Err(error) if is_busy(&error) && Instant::now() < deadline => std::thread::sleep(PAUSE),
+                other => break other.map_err(|error| from(path, error))?,
+            }
+        }
         Ok(Sqlite { connection, path: path.to_path_buf() })
     }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 /// The database's error, with whether it means that the file is damaged or the disk full.
