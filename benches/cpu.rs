@@ -19,7 +19,7 @@ use setpoint::source;
 use setpoint::system::Algorithm;
 use setpoint::system::digest::of_bytes;
 use setpoint::template::{Context, FileOptions, Options, SearchPath, Templar};
-use setpoint::value::{Map, Value, Vars, map_of};
+use setpoint::value::{Value, Vars, map_of};
 
 fn main() {
     divan::main();
