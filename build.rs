@@ -160,11 +160,13 @@ fn embed(runners: &[(String, PathBuf)]) {
         let compressed = encoder.write_all(&bytes).and_then(|()| encoder.finish()).unwrap_or_default();
         fs::write(&packed, &compressed)
             .unwrap_or_else(|error| panic!("failed to write {}: {error}", packed.display()));
+        let plain = out.join(format!("runner-{arch}"));
+        fs::write(&plain, &bytes)
+            .unwrap_or_else(|error| panic!("failed to write {}: {error}", plain.display()));
         println!("cargo::warning=runner for {arch}: {} bytes, {} compressed", bytes.len(), compressed.len());
         let _ = write!(
             table,
-            "Embedded {{ arch: {arch:?}, sha256: {sha256:?}, size: {}, gzip: include_bytes!({packed:?}) }},",
-            bytes.len()
+            "Embedded {{ arch: {arch:?}, sha256: {sha256:?}, program: include_bytes!({plain:?}), gzip: include_bytes!({packed:?}) }},",
         );
     }
     table.push(']');

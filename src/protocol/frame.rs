@@ -3,12 +3,13 @@
 //! What the other side sends is checked before it is decoded: length, number of values, depth. A hostile
 //! host can make its own session fail and nothing else.
 
+use std::cell::RefCell;
 use std::io::{self, Read, Write};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::MAX_FRAME;
+use super::{CHUNK, MAX_FRAME};
 
 /// Set in a frame's length if the body is compressed.
 const COMPRESSED: u32 = 1 << 31;
@@ -36,8 +37,16 @@ pub enum FrameError {
     Garbage(String),
 }
 
+/// How much room for a message is made, and kept, whatever its size: a piece of a file and what is around it.
+const ROOM: usize = CHUNK + 1024;
+
 /// How much of a large body is compressed to see whether the rest is worth it, in bytes.
 const SAMPLE: usize = 8 << 10;
+
+/// Whether a frame's body is compressed.
+pub fn is_compressed(frame: &[u8]) -> bool {
+    frame.first_chunk::<4>().is_some_and(|header| u32::from_le_bytes(*header) & COMPRESSED != 0)
+}
 
 /// A message as a frame, compressed if that makes it shorter.
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
@@ -101,13 +110,23 @@ pub fn read<T: DeserializeOwned>(stream: &mut dyn Read) -> Result<Option<T>, Fra
         }
     }
     let (length, compressed) = parse_header(header)?;
-    // Grows with what arrives, not with what is announced.
-    let mut body = Vec::new();
+    thread_local! {
+        // A piece of a file is larger than what the C library gives without asking the kernel, page by page.
+        static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    let mut body = BODY.take();
+    body.clear();
+    // Beyond that it grows with what arrives, not with what is announced.
+    body.reserve(length.min(ROOM));
     stream.take(length as u64).read_to_end(&mut body)?;
     if body.len() < length {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
-    decode(&body, compressed).map(Some)
+    let message = decode(&body, compressed)?;
+    if body.capacity() <= 2 * ROOM {
+        BODY.set(body);
+    }
+    Ok(Some(message))
 }
 
 fn parse_header(header: [u8; 4]) -> Result<(usize, bool), FrameError> {

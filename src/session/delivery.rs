@@ -1,5 +1,7 @@
 //! Getting the runner started on a host: one round trip if it is there, one push if it is not.
 
+use std::borrow::Cow;
+
 use super::runners::{Runner, Runners};
 
 /// The longest line that the script prints.
@@ -8,7 +10,7 @@ const MAX_LINE: usize = 4096;
 /// The script for a host's shell. `first` is how many bytes for the runner are sent right behind it.
 pub(super) fn script(runners: &Runners, first: usize, cache: bool) -> String {
     let sums: Vec<&str> = runners.all().iter().map(|runner| runner.sha256.as_ref()).collect();
-    let kib = runners.all().iter().map(|runner| runner.size.div_ceil(1024)).max().unwrap_or(0);
+    let kib = runners.all().iter().map(|runner| runner.program.len().div_ceil(1024)).max().unwrap_or(0);
     let code: Vec<&str> = include_str!("delivery.sh")
         .lines()
         .map(str::trim_start)
@@ -59,10 +61,9 @@ pub(super) fn next_word(bytes: &mut Vec<u8>) -> Result<Option<Word>, String> {
     }
 }
 
-/// What answers [`Word::Need`].
-pub(super) fn push(runner: &Runner, gzip: bool) -> std::io::Result<Vec<u8>> {
-    let body = if gzip { runner.gzip.to_vec() } else { runner.program()? };
-    let mut out = format!("{} {} {}\n", body.len(), runner.sha256, runner.size).into_bytes();
-    out.extend_from_slice(&body);
-    Ok(out)
+/// What answers [`Word::Need`]: a line, and what follows it.
+pub(super) fn push(runner: &Runner, gzip: bool) -> (String, Cow<'static, [u8]>) {
+    let (packing, body) = if gzip { ("gzip", &runner.gzip) } else { ("plain", &runner.program) };
+    let line = format!("{} {} {} {packing}\n", body.len(), runner.sha256, runner.program.len());
+    (line, body.clone())
 }

@@ -71,11 +71,11 @@ fi
 
 if command -v gzip >/dev/null 2>&1; then packing=gzip; else packing=plain; fi
 echo "NEED $(uname -m) $packing"
-read -r bytes sum size || fail "the connection ended"
+read -r bytes sum size sent || fail "the connection ended"
 new=./new-$$
-if [ "$packing" = gzip ]; then take "$bytes" | gzip -dc >"$new"; else take "$bytes" >"$new"; fi
+if [ "$sent" = gzip ]; then take "$bytes" | gzip -dc >"$new"; else take "$bytes" >"$new"; fi
 [ "$(wc -c <"$new")" -eq "$size" ] || { rm -f "$new"; fail "the runner did not arrive whole"; }
-# What is compressed carries a sum of its own.
+# What is compressed carries a sum of its own; what could have been came over a link that has one.
 if [ "$packing" = plain ] && command -v sha256sum >/dev/null 2>&1; then
   case $(sha256sum "$new") in "$sum "*) ;; *) rm -f "$new"; fail "the runner did not arrive as it was sent";; esac
 fi

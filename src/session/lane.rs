@@ -1,5 +1,6 @@
 //! One runner: a host, and who we are there.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +37,9 @@ const MAX_REQUEST: usize = 1_000_000;
 /// How much of a content is compressed in any case, in bytes. Of the rest each piece is, unless the host
 /// takes them faster than they can be compressed.
 const ALWAYS_COMPRESSED: u64 = 4 << 20;
+
+/// How many pieces of a content are not tried to compress behind one that does not shrink.
+const STUBBORN: u32 = 15;
 
 /// What a lane is told.
 pub(super) enum Order {
@@ -187,6 +191,7 @@ impl Lane {
         runner.send(first.to_vec());
         let mut came = Vec::new();
         let mut pushed = false;
+        let mut uncompressed = None;
         loop {
             match delivery::next_word(&mut came).map_err(|text| {
                 SessionError::Delivery(format!("the host's shell did not start it but said: {text}"))
@@ -203,11 +208,14 @@ impl Lane {
                             "there is no runner for {arch}; this program carries one for {archs}"
                         )));
                     };
-                    let push = delivery::push(program, gzip)
-                        .map_err(|error| SessionError::Delivery(error.to_string()))?;
-                    timings.pushed += push.len() as u64;
+                    if gzip && connection.is_near() {
+                        uncompressed = self.inner.uncompressed.try_acquire().ok();
+                    }
+                    let (line, body) = delivery::push(program, gzip && uncompressed.is_none());
+                    timings.pushed += (line.len() + body.len()) as u64;
                     pushed = true;
-                    runner.send(push);
+                    runner.send(line.into_bytes());
+                    runner.send(body);
                 }
                 None => {
                     let block = runner.read_soon(&mut came).await?;
@@ -217,6 +225,7 @@ impl Lane {
                 }
             }
         }
+        drop(uncompressed);
         if pushed {
             // The first bytes were passed over to get at the runner.
             runner.send(first.to_vec());
@@ -435,7 +444,7 @@ struct Running {
     stdout: Reader,
     decoder: Decoder,
     /// Small messages, at once.
-    control: Option<mpsc::UnboundedSender<Vec<u8>>>,
+    control: Option<mpsc::UnboundedSender<Cow<'static, [u8]>>>,
     /// Content, as fast as the host takes it.
     bulk: mpsc::WeakSender<Vec<u8>>,
     diagnostics: Arc<Mutex<Vec<u8>>>,
@@ -475,14 +484,14 @@ impl Running {
     }
 
     /// A way to say something to it that does not keep it from ending.
-    fn sign(&self) -> Option<mpsc::WeakUnboundedSender<Vec<u8>>> {
+    fn sign(&self) -> Option<mpsc::WeakUnboundedSender<Cow<'static, [u8]>>> {
         self.control.as_ref().map(mpsc::UnboundedSender::downgrade)
     }
 
-    fn send(&self, bytes: Vec<u8>) {
+    fn send(&self, bytes: impl Into<Cow<'static, [u8]>>) {
         if let Some(control) = &self.control {
             // If nobody writes any more, reading will tell why.
-            let _ = control.send(bytes);
+            let _ = control.send(bytes.into());
         }
     }
 
@@ -531,7 +540,7 @@ impl Running {
 /// Writes to a program: small messages before content. Its input ends when there will be no more messages.
 async fn write(
     mut stdin: Writer,
-    mut controls: mpsc::UnboundedReceiver<Vec<u8>>,
+    mut controls: mpsc::UnboundedReceiver<Cow<'static, [u8]>>,
     bulk: mpsc::Sender<Vec<u8>>,
     mut bulks: mpsc::Receiver<Vec<u8>>,
 ) {
@@ -539,7 +548,7 @@ async fn write(
         let bytes = rt::select! {
             biased;
             control = controls.recv() => control,
-            content = bulks.recv() => content,
+            content = bulks.recv() => content.map(Cow::Owned),
         };
         let Some(bytes) = bytes else { break };
         if stdin.write_all(&bytes).await.is_err() || stdin.flush().await.is_err() {
@@ -552,13 +561,13 @@ async fn write(
 }
 
 /// Says at times that the run goes on, so that the host does not take it back meanwhile.
-async fn alive(seconds: u64, control: Option<mpsc::WeakUnboundedSender<Vec<u8>>>) {
+async fn alive(seconds: u64, control: Option<mpsc::WeakUnboundedSender<Cow<'static, [u8]>>>) {
     let interval = Duration::from_millis((seconds * 1000 / 4).clamp(200, 5000));
     let Ok(sign) = frame::encode(&ToRunner::Alive) else { return };
     loop {
         rt::sleep(interval).await;
         let Some(control) = control.as_ref().and_then(mpsc::WeakUnboundedSender::upgrade) else { return };
-        if control.send(sign.clone()).is_err() {
+        if control.send(sign.clone().into()).is_err() {
             return;
         }
     }
@@ -672,8 +681,7 @@ async fn pump(mut requests: mpsc::Receiver<Request>, bulk: mpsc::WeakSender<Vec<
     while let Some(request) = requests.recv().await {
         let Some(bulk) = bulk.upgrade() else { return };
         // Reading files and compressing are no work for the threads that serve all hosts.
-        let _ =
-            rt::spawn_blocking(move || Sending { bulk, pieces: Vec::new(), size: 0 }.answer(request)).await;
+        let _ = rt::spawn_blocking(move || Sending::new(bulk).answer(request)).await;
     }
 }
 
@@ -683,12 +691,18 @@ struct Sending {
     /// Small contents that travel together.
     pieces: Vec<Piece>,
     size: usize,
+    /// How many pieces are sent as they are before it is tried again whether they shrink.
+    plain: u32,
 }
 
 /// The host does not listen any more; reading will tell why.
 struct Gone;
 
 impl Sending {
+    fn new(bulk: mpsc::Sender<Vec<u8>>) -> Sending {
+        Sending { bulk, pieces: Vec::new(), size: 0, plain: 0 }
+    }
+
     fn answer(mut self, mut request: Request) {
         for need in std::mem::take(&mut request.needs) {
             let outcome = if request.called_off() {
@@ -711,6 +725,7 @@ impl Sending {
         let Need { blob, from } = need;
         let mut reader = request.source.open(&blob.sha256, *from)?;
         let mut sent = 0;
+        self.plain = 0;
         loop {
             let room = CHUNK - self.size;
             let mut bytes = Vec::with_capacity(room.min(usize::try_from(blob.size).unwrap_or(room)));
@@ -741,9 +756,18 @@ impl Sending {
         let content = ToRunner::Content(std::mem::take(&mut self.pieces));
         // What was sent before is still waiting: the link is what takes the time.
         let compress = compress || self.bulk.capacity() < self.bulk.max_capacity();
-        let frame = if compress { frame::encode(&content) } else { frame::encode_plain(&content) };
         // Pieces are far smaller than the largest frame.
-        frame.map_err(|_| Gone).and_then(|frame| self.bulk.blocking_send(frame).map_err(|_| Gone))
+        let frame = if compress && self.plain == 0 {
+            let frame = frame::encode(&content).map_err(|_| Gone)?;
+            if !frame::is_compressed(&frame) && frame.len() >= CHUNK {
+                self.plain = STUBBORN;
+            }
+            frame
+        } else {
+            self.plain = self.plain.saturating_sub(1);
+            frame::encode_plain(&content).map_err(|_| Gone)?
+        };
+        self.bulk.blocking_send(frame).map_err(|_| Gone)
     }
 
     fn lost(&mut self, blob: &BlobRef, reason: String) -> Result<(), Gone> {

@@ -27,6 +27,10 @@ pub use runners::{Runner, Runners};
 
 use lane::{Lane, Order};
 
+/// How many runners are pushed to near hosts at the same time without being compressed: it spares each a tenth of a
+/// second of its CPU, and costs the network twice the bytes. If that is what takes the time, most are compressed.
+const UNCOMPRESSED: usize = 10;
+
 /// Most that is kept of what a `raw` command prints on one stream, in bytes.
 const MAX_RAW: u64 = 64 << 20;
 
@@ -213,6 +217,8 @@ struct Inner {
     keep: bool,
     confirm: Option<u64>,
     forks: Arc<Semaphore>,
+    /// Runners that are pushed as they are at the same time.
+    uncompressed: Semaphore,
     events: Sender<SessionEvent>,
     traffic: Arc<Traffic>,
     hosts: Mutex<HashMap<u32, Host>>,
@@ -304,6 +310,7 @@ impl Sessions {
             keep: config.keep,
             confirm: config.confirm,
             forks,
+            uncompressed: Semaphore::new(UNCOMPRESSED),
             events,
             traffic: Arc::default(),
             hosts: Mutex::default(),

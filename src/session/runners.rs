@@ -1,7 +1,7 @@
 //! The runners that this program carries, by architecture.
 
 use std::borrow::Cow;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 
 use crate::system::Algorithm;
@@ -14,9 +14,9 @@ pub struct Runner {
     pub arch: &'static str,
     /// sha256 of the program.
     pub sha256: Cow<'static, str>,
-    /// Size of the program in bytes.
-    pub size: u64,
-    /// The program, compressed.
+    /// The program.
+    pub program: Cow<'static, [u8]>,
+    /// The same, compressed.
     pub gzip: Cow<'static, [u8]>,
 }
 
@@ -26,7 +26,7 @@ static EMBEDDED: &[Embedded] = include!(concat!(env!("OUT_DIR"), "/runners.rs"))
 struct Embedded {
     arch: &'static str,
     sha256: &'static str,
-    size: u64,
+    program: &'static [u8],
     gzip: &'static [u8],
 }
 
@@ -51,7 +51,7 @@ impl Runners {
         let runner = |runner: &Embedded| Runner {
             arch: runner.arch,
             sha256: Cow::Borrowed(runner.sha256),
-            size: runner.size,
+            program: Cow::Borrowed(runner.program),
             gzip: Cow::Borrowed(runner.gzip),
         };
         Runners(EMBEDDED.iter().map(runner).collect())
@@ -78,7 +78,7 @@ impl Runners {
         let runner = Runner {
             arch,
             sha256: of_bytes(Algorithm::Sha256, &bytes).into(),
-            size: bytes.len() as u64,
+            program: bytes.into(),
             gzip: encoder.finish()?.into(),
         };
         Ok(Runners(vec![runner]))
@@ -113,17 +113,5 @@ impl Runners {
     /// The architectures, for messages.
     pub fn archs(&self) -> String {
         self.0.iter().map(|runner| runner.arch).collect::<Vec<_>>().join(", ")
-    }
-}
-
-impl Runner {
-    /// The program itself.
-    ///
-    /// # Errors
-    /// What is embedded is damaged.
-    pub fn program(&self) -> std::io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(self.gzip.as_ref()).read_to_end(&mut bytes)?;
-        Ok(bytes)
     }
 }

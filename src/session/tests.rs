@@ -21,7 +21,7 @@ fn runners() -> Runners {
     let runner = Runner {
         arch,
         sha256: of_bytes(Algorithm::Sha256, PROGRAM.as_bytes()).into(),
-        size: PROGRAM.len() as u64,
+        program: PROGRAM.as_bytes().into(),
         gzip: gzip.finish().expect("memory").into(),
     };
     Runners::of(vec![runner])
@@ -36,6 +36,17 @@ struct Went {
 
 /// Delivers as a lane does.
 fn deliver(shell: &[&str], environment: &[(&str, &str)], runners: &Runners, cache: bool) -> Went {
+    deliver_to(false, shell, environment, runners, cache)
+}
+
+/// The same to a host that is near, or is not.
+fn deliver_to(
+    near: bool,
+    shell: &[&str],
+    environment: &[(&str, &str)],
+    runners: &Runners,
+    cache: bool,
+) -> Went {
     let first = b"the first words\n";
     let mut child = Command::new(shell[0])
         .args(&shell[1..])
@@ -60,7 +71,8 @@ fn deliver(shell: &[&str], environment: &[(&str, &str)], runners: &Runners, cach
         if let Some(word) = next_word(&mut came).expect("a word") {
             if let Word::Need { arch, gzip } = &word {
                 let runner = runners.for_arch(arch).expect("for this machine");
-                stdin.write_all(&push(runner, *gzip).expect("whole")).expect("it reads");
+                let (line, body) = push(runner, *gzip && !near);
+                stdin.write_all(line.as_bytes()).and_then(|()| stdin.write_all(&body)).expect("it reads");
             }
             words.push(word);
             continue;
@@ -212,6 +224,20 @@ fn a_file_system_that_runs_nothing_or_is_full_is_passed_over() {
         if options != "size=4k" {
             assert!(went.output.contains("--remove"), "{options}: {}", went.output);
         }
+    }
+}
+
+#[test]
+fn to_a_near_host_it_is_sent_as_it_is() {
+    for shell in shells() {
+        let runners = runners();
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let went = deliver_to(true, &shell, &[("HOME", text(home.path()))], &runners, true);
+        assert_eq!(went.words, [need(true, &runners), Word::Run], "{shell:?}");
+        assert!(went.output.ends_with("the first words\n"), "{shell:?}: {}", went.output);
+        let name = format!("runner-{}", runners.all()[0].sha256);
+        let kept = std::fs::read(home.path().join(".cache/setpoint").join(name)).expect("kept");
+        assert_eq!(kept, PROGRAM.as_bytes(), "{shell:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Digests, streamed.
 
-use std::fmt::Write as _;
+use std::cell::RefCell;
 use std::io::Read;
 
 use md5::Md5;
@@ -42,11 +42,8 @@ impl Hasher {
 
 /// Bytes in lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _ = write!(out, "{byte:02x}");
-    }
-    out
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// The digest of bytes at hand.
@@ -58,14 +55,22 @@ pub fn of_bytes(algorithm: Algorithm, bytes: &[u8]) -> String {
 
 /// The digest of a stream.
 pub fn of_reader(algorithm: Algorithm, reader: &mut dyn Read) -> std::io::Result<String> {
+    thread_local! {
+        // So large a block is asked of the kernel and given back each time, which costs more than a small file.
+        static BLOCKS: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
     let mut hasher = Hasher::new(algorithm);
-    let mut block = vec![0; BLOCK];
-    loop {
+    // A reader may digest something itself: it gets a block of its own.
+    let mut block = BLOCKS.take();
+    block.resize(BLOCK, 0);
+    let outcome = loop {
         match reader.read(&mut block) {
-            Ok(0) => return Ok(hasher.finish()),
+            Ok(0) => break Ok(()),
             Ok(count) => hasher.update(&block[..count]),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => break Err(error),
         }
-    }
+    };
+    BLOCKS.set(block);
+    outcome.map(|()| hasher.finish())
 }

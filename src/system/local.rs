@@ -373,9 +373,16 @@ impl System for Local {
     }
 
     fn read(&mut self, path: &Path) -> Result<Vec<u8>> {
-        let mut file = open_read(path)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(io_error("read", path))?;
+        let file = open_any(path)?;
+        let found = file.metadata().map_err(io_error("read", path))?;
+        if found.is_dir() {
+            return Err(os_error("read", path, libc::EISDIR));
+        }
+        // With room for one more than there should be, the second read says that it was all.
+        let room = if found.is_file() { found.len().min(MAX_ROOM) + 1 } else { 0 };
+        let mut bytes = Vec::with_capacity(usize::try_from(room).unwrap_or_default());
+        // What does not know its length asks no more questions about it.
+        file.take(u64::MAX).read_to_end(&mut bytes).map_err(io_error("read", path))?;
         Ok(bytes)
     }
 
@@ -453,14 +460,20 @@ impl System for Local {
             let bits = rustix::fs::ioctl_getflags(&file);
             return Ok(bits.ok().map(|bits| flags::text(bits.bits()).into_bytes()));
         }
-        let mut value = vec![0; 65536];
-        match rustix::fs::lgetxattr(path, name, &mut value) {
-            Ok(length) => {
-                value.truncate(length);
-                Ok(Some(value))
+        // Nearly all are short, or not there.
+        let mut value = vec![0; 256];
+        loop {
+            match rustix::fs::lgetxattr(path, name, &mut value) {
+                Ok(length) => {
+                    value.truncate(length);
+                    return Ok(Some(value));
+                }
+                Err(rustix::io::Errno::RANGE) if value.len() < MAX_ATTRIBUTE => {
+                    value.resize(MAX_ATTRIBUTE, 0)
+                }
+                Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => return Ok(None),
+                Err(error) => return Err(io_error("read attributes of", path)(error.into())),
             }
-            Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => Ok(None),
-            Err(error) => Err(io_error("read attributes of", path)(error.into())),
         }
     }
 
@@ -790,6 +803,12 @@ fn present(outcome: io::Result<fs::Metadata>, path: &Path) -> Result<Option<fs::
     }
 }
 
+/// The longest value of an extended attribute, in bytes.
+const MAX_ATTRIBUTE: usize = 64 << 10;
+
+/// How much room is made for a file before anything of it is read, in bytes.
+const MAX_ROOM: u64 = 16 << 20;
+
 /// How often a file that changes while it is read is read.
 const READS: usize = 3;
 
@@ -809,7 +828,8 @@ fn survey_path(path: &Path) -> Result<Found> {
         if !found.is_file() {
             return Ok(out);
         }
-        let mut file = match open_read(path) {
+        // That it is still the same file is seen in the end.
+        let mut file = match open_any(path) {
             Ok(file) => file,
             Err(error) if error.is_not_found() => return Ok(Found::default()),
             // What can't be read still has attributes.
@@ -875,12 +895,15 @@ fn stat_of(found: &fs::Metadata) -> Stat {
 }
 
 /// Opens a file for reading; never waits for the other end of a pipe.
+/// Opens what is at a path, whatever it is. The kernel is asked directly: the C library of the runner asks it twice.
+fn open_any(path: &Path) -> Result<File> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+        .map(File::from)
+        .map_err(|error| io_error("read", path)(error.into()))
+}
+
 fn open_read(path: &Path) -> Result<File> {
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-        .open(path)
-        .map_err(io_error("read", path))?;
+    let file = open_any(path)?;
     if file.metadata().map_err(io_error("read", path))?.is_dir() {
         return Err(os_error("read", path, libc::EISDIR));
     }
@@ -925,8 +948,14 @@ fn old_of(path: &Path) -> Result<Option<Old>> {
 
 /// The extended attributes that belong to a name rather than to one content: context, ACL, the user's own.
 fn extended_of(path: &Path) -> Vec<(OsString, Vec<u8>)> {
-    let mut names = vec![0; 65536];
-    let Ok(length) = rustix::fs::llistxattr(path, &mut names) else { return Vec::new() };
+    let mut names = vec![0; 1024];
+    let length = loop {
+        match rustix::fs::llistxattr(path, &mut names) {
+            Ok(length) => break length,
+            Err(rustix::io::Errno::RANGE) if names.len() < MAX_ATTRIBUTE => names.resize(MAX_ATTRIBUTE, 0),
+            Err(_) => return Vec::new(),
+        }
+    };
     let handed_on = |name: &&[u8]| {
         name.starts_with(b"user.") || **name == *b"security.selinux" || **name == *b"system.posix_acl_access"
     };
@@ -935,7 +964,7 @@ fn extended_of(path: &Path) -> Vec<(OsString, Vec<u8>)> {
         .filter(handed_on)
         .filter_map(|name| {
             let name = OsString::from_vec(name.to_vec());
-            let mut value = vec![0; 65536];
+            let mut value = vec![0; MAX_ATTRIBUTE];
             let length = rustix::fs::lgetxattr(path, name.as_os_str(), &mut value).ok()?;
             value.truncate(length);
             Some((name, value))

@@ -162,6 +162,11 @@ pub trait Connection: Send + Sync {
     /// insist on one to read a password.
     fn open_terminal<'a>(&'a self, command: &'a str) -> BoxFuture<'a, Result<Pipe, TransportError>>;
 
+    /// Whether bytes cost less to send than to decompress over there: the host is on this machine or next to it.
+    fn is_near(&self) -> bool {
+        false
+    }
+
     /// Whether the connection is known to be gone.
     fn is_closed(&self) -> bool;
 

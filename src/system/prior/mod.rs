@@ -22,6 +22,7 @@ use super::{Algorithm, Command, FileKind, Intent, Result, Stat, System, SystemEr
 use crate::protocol::frame::{self, FrameError};
 use crate::value::Value;
 
+mod alarm;
 mod restore;
 mod rules;
 mod watch;
@@ -249,6 +250,8 @@ pub struct Store {
     durable: bool,
     /// [`CHANGED`] is there.
     changed: bool,
+    /// The machine has SELinux: files have contexts.
+    selinux: bool,
     watch: watch::Watch,
     /// Contents that a command may change, under their digests: written only if it does.
     held: HashMap<String, Vec<u8>>,
@@ -327,6 +330,7 @@ impl Store {
             used,
             durable: false,
             changed: false,
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             watch,
             held: HashMap::new(),
             held_size: 0,
@@ -483,7 +487,7 @@ impl Store {
         }
         let Some(stat) = system.stat(path)? else { return Ok(Entry::Absent) };
         if stat.kind == FileKind::Directory && content {
-            let attributes = kept(system, path, &stat);
+            let attributes = self.kept(system, path, &stat);
             let mut entries = Vec::new();
             for name in system.list(path)? {
                 let entry = self.entry(system, &path.join(&name), content, count)?;
@@ -497,7 +501,7 @@ impl Store {
 
     /// The same of one path alone, without what is in a directory.
     fn flat_entry(&mut self, system: &mut dyn System, path: &Path, stat: &Stat, keep: Keep) -> Result<Entry> {
-        let attributes = kept(system, path, stat);
+        let attributes = self.kept(system, path, stat);
         Ok(match stat.kind {
             FileKind::File if keep != Keep::Nothing => match self.content(system, path, stat, keep)? {
                 Ok(name) => Entry::File { attributes, content: Some(name) },
@@ -511,6 +515,16 @@ impl Store {
             }
             _ => Entry::NotKept("it is a device, pipe or socket".into()),
         })
+    }
+
+    fn kept(&self, system: &mut dyn System, path: &Path, stat: &Stat) -> Kept {
+        let context = if self.selinux {
+            system.extended_attribute(path, "security.selinux").ok().flatten()
+        } else {
+            None
+        };
+        let selinux = context.map(|bytes| String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_string());
+        Kept { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, selinux }
     }
 
     /// Copies a file's content; the inner error says why it is not kept.
@@ -597,12 +611,6 @@ impl Store {
 
 fn sum(body: &[u8]) -> String {
     digest::of_bytes(Algorithm::Sha256, body)[..16].to_string()
-}
-
-fn kept(system: &mut dyn System, path: &Path, stat: &Stat) -> Kept {
-    let context = system.extended_attribute(path, "security.selinux").ok().flatten();
-    let selinux = context.map(|bytes| String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_string());
-    Kept { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, selinux }
 }
 
 /// What is done as root must not be led by what others have written.

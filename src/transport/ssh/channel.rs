@@ -63,6 +63,8 @@ pub(super) struct Session {
     pub(super) description: String,
     pub(super) alive: Option<(Duration, usize)>,
     pub(super) forward_agent: bool,
+    /// See [`Connection::is_near`].
+    pub(super) near: bool,
     /// The jump host's connection, which must live as long.
     pub(super) _via: Option<Arc<Session>>,
 }
@@ -138,6 +140,10 @@ impl Connection for SshConnection {
 
     fn open_terminal<'a>(&'a self, command: &'a str) -> BoxFuture<'a, Result<Pipe, TransportError>> {
         Box::pin(self.start(command, true))
+    }
+
+    fn is_near(&self) -> bool {
+        self.session.near
     }
 
     fn is_closed(&self) -> bool {

@@ -1,7 +1,9 @@
 //! Names to addresses, addresses to streams.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -101,6 +103,21 @@ async fn dial_address(address: SocketAddr, bind: Option<&str>) -> io::Result<Tcp
     Ok(stream)
 }
 
+/// How long the host's kernel took to answer, by this one's clock: ours counts what else there is to do.
+pub(super) fn round_trip(stream: &TcpStream) -> Option<Duration> {
+    let mut size = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    #[expect(unsafe_code, reason = "no library asks this")]
+    // SAFETY: the kernel writes at most `size` bytes, and numbers that are zero where it writes none are numbers.
+    let info = unsafe {
+        let place = info.as_mut_ptr().cast();
+        let fd = stream.as_raw_fd();
+        let outcome = libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, place, &raw mut size);
+        (outcome == 0).then(|| info.assume_init())
+    }?;
+    (info.tcpi_rtt > 0).then(|| Duration::from_micros(info.tcpi_rtt.into()))
+}
+
 async fn look_up(
     name: &str,
     port: u16,
@@ -125,5 +142,19 @@ async fn look_up(
         Err(failed("it has no address of the wanted family".to_owned()))
     } else {
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_tells_how_far_a_host_is() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it listens");
+        let stream = dial_address(address, None).await.expect("it answers");
+        let time = round_trip(&stream).expect("told");
+        assert!(time > Duration::ZERO && time < Duration::from_secs(60), "{time:?}");
     }
 }

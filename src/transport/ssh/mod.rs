@@ -28,13 +28,15 @@ use super::{
 };
 use algorithms::preferred;
 use channel::{FirstCommand, Session, SshConnection};
-use dial::{Prompt, Stream, dial_tcp};
+use dial::{Prompt, Stream, dial_tcp, round_trip};
 use handler::{Failure, Handler, HostCheck, Report, Unknown};
 use login::Login;
 
 /// What a host may send before it hears that we have taken it. Large enough for a fast link with a long
 /// round trip.
 const WINDOW: u32 = 4 << 20;
+/// Whoever answers within this time is on this machine, or on a network that is fast.
+const NEAR: Duration = Duration::from_millis(1);
 /// The largest packet that every implementation takes.
 const PACKET: u32 = 32 << 10;
 /// How many messages of a channel may wait for their reader before the connection stops reading.
@@ -384,6 +386,7 @@ impl Inner {
             description: place.describe(),
             alive: alive(resolved),
             forward_agent: resolved.forward_agent && self.agent_socket(resolved).is_some(),
+            near: dialled.near,
             _via: dialled.via,
         }))
     }
@@ -401,7 +404,8 @@ impl Inner {
         match &resolved.proxy {
             Proxy::Direct => {
                 let stream = dial_tcp(resolved, limit, &self.resolving).await?;
-                Ok(Dialled { stream: Box::new(Prompt::new(stream)), via: None, passing: None })
+                let near = round_trip(&stream).is_some_and(|time| time < NEAR);
+                Ok(Dialled { stream: Box::new(Prompt::new(stream)), via: None, passing: None, near })
             }
             Proxy::Command(command) => {
                 check_name("host", &resolved.host_name)?;
@@ -410,7 +414,7 @@ impl Inner {
                     program: command.clone(),
                     reason: error.to_string(),
                 })?;
-                Ok(Dialled { stream: Box::new(stream), via: None, passing: None })
+                Ok(Dialled { stream: Box::new(stream), via: None, passing: None, near: false })
             }
             Proxy::Jump(hops) => self.dial_through(place, hops, limit).await,
         }
@@ -451,7 +455,7 @@ impl Inner {
             Ok(Ok(channel)) => Ok(channel),
         };
         let stream = Box::new(channel.map_err(by_way)?.into_stream());
-        Ok(Dialled { stream, via: Some(session), passing })
+        Ok(Dialled { stream, via: Some(session), passing, near: false })
     }
 
     fn jump(&self, hops: &[Hop], config_file: Option<&Path>) -> Arc<Jump> {
@@ -713,6 +717,8 @@ struct Dialled {
     via: Option<Arc<Session>>,
     /// Given back to the jump host when we are let in.
     passing: Option<OwnedSemaphorePermit>,
+    /// See [`Connection::is_near`](super::Connection::is_near).
+    near: bool,
 }
 
 #[cfg(test)]
