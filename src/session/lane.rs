@@ -14,7 +14,7 @@ use crate::transport::rt::{self, AsyncReadExt, AsyncWriteExt, OwnedSemaphorePerm
 use crate::transport::{Become, Connection, ExitStatus, Pipe, TransportError, open_as};
 
 use super::delivery::{self, Word};
-use super::{Blobs, Credit, Inner, SessionError, SessionEvent, Timings, Way, lines};
+use super::{Blobs, Credit, Inner, NEAR, SessionError, SessionEvent, Timings, Way, lines};
 
 /// How long a host may be silent before its runner speaks.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -187,7 +187,7 @@ impl Lane {
     ) -> Result<Delivered, SessionError> {
         let script = delivery::script(&self.inner.runners, first.len(), cache);
         let pipe = open_as(connection, self.identity.as_deref(), &script).await?;
-        let mut runner = Running::new(pipe);
+        let mut runner = Running::new(pipe, connection.round_trip().is_some_and(|time| time >= NEAR));
         runner.send(first.to_vec());
         let mut came = Vec::new();
         let mut pushed = false;
@@ -208,7 +208,7 @@ impl Lane {
                             "there is no runner for {arch}; this program carries one for {archs}"
                         )));
                     };
-                    if gzip && connection.is_near() {
+                    if gzip && connection.round_trip().is_some_and(|time| time < NEAR) {
                         uncompressed = self.inner.uncompressed.try_acquire().ok();
                     }
                     let (line, body) = delivery::push(program, gzip && uncompressed.is_none());
@@ -451,6 +451,8 @@ struct Running {
     exit: Option<crate::transport::BoxFuture<'static, ExitStatus>>,
     writing: Option<rt::JoinHandle<()>>,
     listening: rt::JoinHandle<()>,
+    /// Each answer takes its time.
+    far: bool,
     _guard: crate::transport::Guard,
 }
 
@@ -464,7 +466,7 @@ impl Drop for Running {
 }
 
 impl Running {
-    fn new(pipe: Pipe) -> Running {
+    fn new(pipe: Pipe, far: bool) -> Running {
         let Pipe { stdin, stdout, stderr, exit, guard } = pipe;
         let (control, controls) = mpsc::unbounded_channel();
         let (bulk, bulks) = mpsc::channel(2);
@@ -479,6 +481,7 @@ impl Running {
             exit: Some(exit),
             writing: Some(rt::spawn(write(stdin, controls, bulk, bulks))),
             listening: rt::spawn(listen(stderr, diagnostics)),
+            far,
             _guard: guard,
         }
     }
@@ -530,7 +533,10 @@ impl Running {
         if let Some(writing) = self.writing.take() {
             let _ = rt::timeout(END, writing).await;
         }
-        if let Some(exit) = self.exit.take() {
+        // That its input has ended is told by the end of the connection too; nothing is left to be heard.
+        if let Some(exit) = self.exit.take()
+            && !self.far
+        {
             let _ = rt::timeout(END, exit).await;
         }
         Ok(())

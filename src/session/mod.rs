@@ -27,6 +27,9 @@ pub use runners::{Runner, Runners};
 
 use lane::{Lane, Order};
 
+/// Whoever answers within this time is on this machine, or on a network that is fast.
+const NEAR: Duration = Duration::from_millis(1);
+
 /// How many runners are pushed to near hosts at the same time without being compressed: it spares each a tenth of a
 /// second of its CPU, and costs the network twice the bytes. If that is what takes the time, most are compressed.
 const UNCOMPRESSED: usize = 10;

@@ -162,9 +162,9 @@ pub trait Connection: Send + Sync {
     /// insist on one to read a password.
     fn open_terminal<'a>(&'a self, command: &'a str) -> BoxFuture<'a, Result<Pipe, TransportError>>;
 
-    /// Whether bytes cost less to send than to decompress over there: the host is on this machine or next to it.
-    fn is_near(&self) -> bool {
-        false
+    /// How long the host takes to answer, if that is known.
+    fn round_trip(&self) -> Option<Duration> {
+        None
     }
 
     /// Whether the connection is known to be gone.

@@ -352,6 +352,7 @@ mod openssh_server {
             let (port, key) = (sshd.port.to_string(), key.display().to_string());
             let target = target("web1", &sshd.vars(&port, &key), &settings).expect("a target");
             let connection = transports.connect(&target).await.expect("it connects");
+            assert!(connection.round_trip().is_some());
             let (out, err, status) =
                 run_command(&*connection, "read x; echo \"got $x\"; echo 'oops' >&2; exit 3", b"it's\n")
                     .await;

@@ -63,8 +63,8 @@ pub(super) struct Session {
     pub(super) description: String,
     pub(super) alive: Option<(Duration, usize)>,
     pub(super) forward_agent: bool,
-    /// See [`Connection::is_near`].
-    pub(super) near: bool,
+    /// How long the host takes to answer; not known behind others.
+    pub(super) round_trip: Option<Duration>,
     /// The jump host's connection, which must live as long.
     pub(super) _via: Option<Arc<Session>>,
 }
@@ -142,8 +142,8 @@ impl Connection for SshConnection {
         Box::pin(self.start(command, true))
     }
 
-    fn is_near(&self) -> bool {
-        self.session.near
+    fn round_trip(&self) -> Option<Duration> {
+        self.session.round_trip
     }
 
     fn is_closed(&self) -> bool {

@@ -35,8 +35,6 @@ use login::Login;
 /// What a host may send before it hears that we have taken it. Large enough for a fast link with a long
 /// round trip.
 const WINDOW: u32 = 4 << 20;
-/// Whoever answers within this time is on this machine, or on a network that is fast.
-const NEAR: Duration = Duration::from_millis(1);
 /// The largest packet that every implementation takes.
 const PACKET: u32 = 32 << 10;
 /// How many messages of a channel may wait for their reader before the connection stops reading.
@@ -386,7 +384,7 @@ impl Inner {
             description: place.describe(),
             alive: alive(resolved),
             forward_agent: resolved.forward_agent && self.agent_socket(resolved).is_some(),
-            near: dialled.near,
+            round_trip: dialled.round_trip,
             _via: dialled.via,
         }))
     }
@@ -404,8 +402,8 @@ impl Inner {
         match &resolved.proxy {
             Proxy::Direct => {
                 let stream = dial_tcp(resolved, limit, &self.resolving).await?;
-                let near = round_trip(&stream).is_some_and(|time| time < NEAR);
-                Ok(Dialled { stream: Box::new(Prompt::new(stream)), via: None, passing: None, near })
+                let round_trip = round_trip(&stream);
+                Ok(Dialled { stream: Box::new(Prompt::new(stream)), via: None, passing: None, round_trip })
             }
             Proxy::Command(command) => {
                 check_name("host", &resolved.host_name)?;
@@ -414,7 +412,7 @@ impl Inner {
                     program: command.clone(),
                     reason: error.to_string(),
                 })?;
-                Ok(Dialled { stream: Box::new(stream), via: None, passing: None, near: false })
+                Ok(Dialled { stream: Box::new(stream), via: None, passing: None, round_trip: None })
             }
             Proxy::Jump(hops) => self.dial_through(place, hops, limit).await,
         }
@@ -455,7 +453,7 @@ impl Inner {
             Ok(Ok(channel)) => Ok(channel),
         };
         let stream = Box::new(channel.map_err(by_way)?.into_stream());
-        Ok(Dialled { stream, via: Some(session), passing, near: false })
+        Ok(Dialled { stream, via: Some(session), passing, round_trip: None })
     }
 
     fn jump(&self, hops: &[Hop], config_file: Option<&Path>) -> Arc<Jump> {
@@ -717,8 +715,7 @@ struct Dialled {
     via: Option<Arc<Session>>,
     /// Given back to the jump host when we are let in.
     passing: Option<OwnedSemaphorePermit>,
-    /// See [`Connection::is_near`](super::Connection::is_near).
-    near: bool,
+    round_trip: Option<Duration>,
 }
 
 #[cfg(test)]
