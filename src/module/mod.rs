@@ -73,6 +73,7 @@ pub mod lvm;
 pub mod make;
 pub mod modprobe;
 pub mod mount;
+pub mod mount_facts;
 pub mod mysql;
 pub mod mysql_db;
 pub mod mysql_query;

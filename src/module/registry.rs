@@ -51,6 +51,7 @@ pub const MODULES: &[&Module] = &[
     &super::lineinfile::MODULE,
     &super::modprobe::MODULE,
     &super::mount::MODULE,
+    &super::mount_facts::MODULE,
     &super::observe::MODULE,
     &super::openssh_keypair::MODULE,
     &super::package::MODULE,

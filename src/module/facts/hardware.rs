@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::module::facts::Gathering;
 use crate::system::FileKind;
-use crate::system::probe::{Answer, Probe};
+use crate::system::probe::{Answer, FileSystem, Probe};
 use crate::value::{Map, Value, map_of};
 
 pub(super) fn collect(gathering: &mut Gathering) {
@@ -501,19 +501,24 @@ fn mounts(gathering: &mut Gathering) {
     gathering.set("mounts", found.into_iter().map(|(_, facts)| facts).collect::<Vec<_>>());
 }
 
+/// Size and use of a file system under the names of facts.
+pub(crate) fn use_of(stat: &FileSystem) -> Map {
+    map_of([
+        ("size_total", stat.fragment_size * stat.blocks),
+        ("size_available", stat.fragment_size * stat.blocks_available),
+        ("block_size", stat.block_size),
+        ("block_total", stat.blocks),
+        ("block_available", stat.blocks_available),
+        ("block_used", stat.blocks.saturating_sub(stat.blocks_available)),
+        ("inode_total", stat.files),
+        ("inode_available", stat.files_available),
+        ("inode_used", stat.files.saturating_sub(stat.files_available)),
+    ])
+}
+
 fn put_use(facts: &mut Map, mount: &str, gathering: &mut Gathering) {
     match gathering.system.probe(&Probe::FileSystem(mount.into(), gathering.timeout)) {
-        Ok(Answer::FileSystem(stat)) => facts.extend(map_of([
-            ("size_total", stat.fragment_size * stat.blocks),
-            ("size_available", stat.fragment_size * stat.blocks_available),
-            ("block_size", stat.block_size),
-            ("block_total", stat.blocks),
-            ("block_available", stat.blocks_available),
-            ("block_used", stat.blocks.saturating_sub(stat.blocks_available)),
-            ("inode_total", stat.files),
-            ("inode_available", stat.files_available),
-            ("inode_used", stat.files.saturating_sub(stat.files_available)),
-        ])),
+        Ok(Answer::FileSystem(stat)) => facts.extend(use_of(&stat)),
         Ok(_) => {}
         Err(error) => {
             gathering.warnings.push(format!("{error}"));

@@ -10,7 +10,7 @@ use crate::value::{Map, Value};
 
 pub mod distribution;
 mod general;
-mod hardware;
+pub(crate) mod hardware;
 mod local;
 mod network;
 mod platform;
