@@ -107,7 +107,17 @@ struct Times {
 }
 
 fn run(args: Value, system: &mut dyn System) -> Result<Outcome> {
+    let mut outcome = bring(args, system)?;
+    let path = outcome.values.get("path").or_else(|| outcome.values.get("dest"));
+    outcome.subject = path.map(Value::to_text);
+    Ok(outcome)
+}
+
+fn bring(args: Value, system: &mut dyn System) -> Result<Outcome> {
     let mut args: Args = typed(args)?;
+    if args.state.as_deref() != Some("absent") {
+        args.file.tell_missing_accounts(system)?;
+    }
     let mut path = files::path_arg(system, &args.path)?;
     // A link's target is text: no slash is taken from its end.
     args.src = match args.src {
@@ -618,6 +628,9 @@ fn strptime(text: &str, format: &str) -> Option<Parsed> {
 mod tests {
     use super::*;
     use crate::module::contract::{contract, contract_once};
+    use crate::system::fake::Fake;
+    use crate::system::recorder::Recorder;
+    use crate::value::map_of;
 
     #[test]
     fn times_are_read_in_the_format_given() {
@@ -719,6 +732,43 @@ mod tests {
                 None => Ok(verdict.tree.iter().map(String::as_str).collect()),
             };
             assert_eq!(got, expected, "{args} from {start:?}");
+        }
+    }
+
+    #[test]
+    fn who_reads_a_dry_run_hears_of_accounts_that_are_not_there() {
+        let machine = || Fake::new().with_file("/x", "");
+        for (args, told) in [
+            (vec![("owner", "gone")], Some("failed to look up user gone;")),
+            (vec![("owner", "4711")], Some("failed to look up user with uid 4711;")),
+            (vec![("group", "4712")], Some("failed to look up group with gid 4712;")),
+            (vec![("owner", "root")], None),
+            (vec![("owner", "gone"), ("state", "absent")], None),
+        ] {
+            let given = map_of(args.iter().copied().chain([("path", "/x")]));
+            let checked = crate::module::args::check(&MODULE, &given, &|_| true).expect("valid");
+            let mut dry = Recorder::new(machine());
+            let _ = (MODULE.run)(checked.clone(), &mut dry);
+            let caveats = dry.take_caveats();
+            assert_eq!(
+                caveats.first().map(|text| text.split_inclusive(';').next().expect("a part")),
+                told,
+                "{args:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_diff_is_about_the_path() {
+        for (start, args, subject) in [
+            (&["f x 644 "][..], r#"{"path": "@/x", "mode": "0644"}"#, "@/x"),
+            (&["f x 644 ", "l l x"], r#"{"path": "@/l", "mode": "0600", "state": "file"}"#, "@/x"),
+            (&[], r#"{"path": "@/l", "src": "y", "state": "link", "force": true}"#, "@/l"),
+        ] {
+            let verdict = contract(&MODULE, start, args);
+            let told = verdict.outcome.subject.unwrap_or_default();
+            let name = |path: &str| path.rsplit('/').next().map(String::from);
+            assert_eq!(name(&told), name(subject), "{args}: {told}");
         }
     }
 

@@ -258,6 +258,34 @@ impl FileArgs {
         Ok(())
     }
 
+    /// Tells who reads a dry run of an owner or group that is not there: a task of the real run has to make it
+    /// before this one.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn tell_missing_accounts(&self, system: &mut dyn System) -> Result<()> {
+        let what = |given: &str, numbered: &str| {
+            if given.parse::<u32>().is_ok() { format!(" {numbered}") } else { String::new() }
+        };
+        if let Some(owner) = &self.owner
+            && system.user(owner)?.is_none()
+        {
+            let with = what(owner, "with uid");
+            system.caveat(format!(
+                "failed to look up user{with} {owner}; in the real run it must be there by now"
+            ));
+        }
+        if let Some(group) = &self.group
+            && system.group(group)?.is_none()
+        {
+            let with = what(group, "with gid");
+            system.caveat(format!(
+                "failed to look up group{with} {group}; in the real run it must be there by now"
+            ));
+        }
+        Ok(())
+    }
+
     /// Whether no attribute is asked for.
     pub fn asks_nothing(&self) -> bool {
         self.mode.is_none()
@@ -701,7 +729,8 @@ pub fn common_values(system: &mut dyn System, path: &Path, stat: &Stat) -> Resul
         set("gid", stat.gid.into());
         set("group", group_name(system, stat.gid)?.into());
     }
-    set("mode", mode_text(stat.mode).into());
+    // Users of file modules know a leading zero also before four digits; those of `stat` do not.
+    set("mode", format!("0{:03o}", stat.mode).into());
     set("state", state_name(Some(stat)).into());
     set("size", stat.size.into());
     if selinux_enabled(system)?

@@ -355,6 +355,8 @@ pub struct Outcome {
     pub facts: Option<Map>,
     /// Things that the user should know.
     pub warnings: Vec<String>,
+    /// The path that the task is about: its diff is one mapping, which is there also when nothing differs.
+    pub subject: Option<String>,
 }
 
 impl Outcome {

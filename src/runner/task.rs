@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::module::{Module, ModuleError, Outcome, args, observe, registry};
 use crate::protocol::{Call, Report, Status};
+use crate::system::change::PATH_CONTENT;
 use crate::system::journal::Journal;
 use crate::system::local::Local;
 use crate::system::overlay::Overlay;
@@ -75,6 +76,13 @@ pub(super) fn run(call: &Call, kind: Kind, local: &mut Local, carried: &mut Carr
             let mut recorder = Recorder::resume(&mut *local, earlier).with_diff(call.diff);
             let mut outcome = run_module(call, &mut recorder);
             outcome = unless_uncertain(outcome, recorder.uncertain());
+            match (&mut outcome, recorder.take_caveats()) {
+                (_, caveats) if caveats.is_empty() => {}
+                (Ok(outcome), caveats) => outcome.warnings.extend(caveats),
+                (Err(error), caveats) => {
+                    error.values.insert("warnings".into(), caveats.into());
+                }
+            }
             let (changes, applied) = recorder.take();
             let later = recorder.into_overlay();
             if kind == Kind::Dry {
@@ -153,8 +161,10 @@ fn report(
     applied: Vec<Applied>,
     dry: bool,
 ) -> Report {
+    let mut subject = None;
     let (mut values, failed, changed, skipped) = match outcome {
-        Ok(outcome) => {
+        Ok(mut outcome) => {
+            subject = outcome.subject.take();
             let changed = outcome.changed.unwrap_or(!changes.is_empty());
             let mut values = outcome.values;
             if !outcome.warnings.is_empty() {
@@ -168,7 +178,8 @@ fn report(
         Err(error) => {
             let mut values = error.values;
             values.insert("msg".into(), error.message.into());
-            (values, true, !changes.is_empty(), false)
+            // What it did before it failed is recorded all the same.
+            (values, true, false, false)
         }
     };
     values.insert("changed".into(), changed.into());
@@ -178,11 +189,12 @@ fn report(
     if skipped {
         values.insert("skipped".into(), true.into());
     }
-    if call.diff
-        && let Some(diff) = diff(&changes)
-    {
-        values.insert("diff".into(), diff);
-    }
+    let diff = match subject {
+        _ if !call.diff => None,
+        Some(path) => Some(diff_about(&path, &changes)),
+        None => diff(&changes),
+    };
+    values.extend(diff.map(|diff| ("diff".into(), diff)));
     let status = match (failed, skipped, changed) {
         (true, _, _) => Status::Failed,
         (_, true, _) => Status::Skipped,
@@ -202,6 +214,23 @@ fn diff(changes: &[Change]) -> Option<Value> {
         0 => None,
         1 => parts.pop(),
         _ => Some(Value::list(parts)),
+    }
+}
+
+/// The changes of a task that is about one path: a mapping of the path, and what else changed after it.
+fn diff_about(path: &str, changes: &[Change]) -> Value {
+    let about = |change: &&Change| change.id == path;
+    let own = changes.iter().find(about).filter(|change| !change.sensitive);
+    let first = own.and_then(|change| diff_of(&Change { text: None, ..change.clone() }).pop());
+    let nothing = || Value::map(map_of([("path", path)]));
+    let first = first.unwrap_or_else(|| Value::map(map_of([("before", nothing()), ("after", nothing())])));
+    let mut others: Vec<Value> =
+        changes.iter().filter(|change| !about(change) && !change.sensitive).flat_map(diff_of).collect();
+    match (own, others.len()) {
+        (_, 0) => first,
+        // What the path leads to was meant.
+        (None, 1) => others.pop().unwrap_or(first),
+        _ => Value::list([vec![first], others].concat()),
     }
 }
 
@@ -247,7 +276,11 @@ fn diff_of(change: &Change) -> Vec<Value> {
             let side = |value: &Value| {
                 let state =
                     if value.is_null() { Value::str("absent") } else { Value::str(change.kind.as_str()) };
-                Value::map(map_of([("path", id.clone()), ("state", state)]))
+                let mut map = map_of([("path", id.clone()), ("state", state)]);
+                if let Some(content) = value.get(PATH_CONTENT) {
+                    map.insert(PATH_CONTENT.into(), content.clone());
+                }
+                Value::map(map)
             };
             parts.push(Value::map(map_of([("before", side(before)), ("after", side(after))])));
         }
@@ -328,6 +361,28 @@ mod tests {
             (change(Value::Null, Value::Null, None), "None".into()),
             (Change { sensitive: true, ..change(Value::Null, file("1", "x"), text()) }, "None".into()),
         ];
+        let moded = change(file("1", "x"), file("2", "x"), None);
+        for (changes, expected) in [
+            (vec![], "{'before': {'path': '/f'}, 'after': {'path': '/f'}}"),
+            (
+                vec![moded.clone()],
+                "{'before': {'path': '/f', 'mode': '1'}, 'after': {'path': '/f', 'mode': '2'}}",
+            ),
+            (
+                vec![Change { id: "/".into(), ..change(Value::Null, file("1", "x"), None) }],
+                "{'before': {'path': '/', 'state': 'absent'}, 'after': {'path': '/', 'state': 'file'}}",
+            ),
+            (
+                vec![Change { id: "/".into(), ..change(Value::Null, file("1", "x"), None) }, moded],
+                "[{'before': {'path': '/f', 'mode': '1'}, 'after': {'path': '/f', 'mode': '2'}}, {'before': {'path': '/', 'state': 'absent'}, 'after': {'path': '/', 'state': 'file'}}]",
+            ),
+            (
+                vec![change(file("1", "x"), Value::Null, text())],
+                "{'before': {'path': '/f', 'state': 'file'}, 'after': {'path': '/f', 'state': 'absent'}}",
+            ),
+        ] {
+            assert_eq!(diff_about("/f", &changes).repr(), expected);
+        }
         for (change, expected) in cases {
             assert_eq!(diff(&[change]).unwrap_or_default().repr(), expected);
         }

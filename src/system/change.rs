@@ -8,6 +8,9 @@ use crate::value::{Map, Value, map_of};
 /// Largest text that is kept for a diff, in bytes.
 pub const MAX_DIFF: u64 = 100 << 10;
 
+/// Longest list of what is in a directory that is kept for a diff, in paths.
+const MAX_LISTED: usize = 10_000;
+
 /// What one task has changed and found right.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -53,6 +56,8 @@ pub struct Focus {
     pub secret: bool,
     /// Keep the text.
     pub diff: bool,
+    /// Keep the list of what is in a directory, if a diff is wanted.
+    pub listing: bool,
 }
 
 impl Focus {
@@ -113,6 +118,12 @@ pub fn look(system: &mut dyn System, path: &Path, focus: &Focus) -> Result<Snaps
             let target = system.read_link(path)?;
             state.insert("target".into(), target.to_string_lossy().into_owned().into());
         }
+        FileKind::Directory if focus.listing && focus.diff => {
+            let (mut directories, mut files) = (Vec::new(), Vec::new());
+            list_below(system, path, &mut directories, &mut files);
+            let content = map_of([("directories", Value::from(directories)), ("files", files.into())]);
+            state.insert(PATH_CONTENT.into(), Value::map(content));
+        }
         _ => {}
     }
     if focus.mtime {
@@ -130,6 +141,31 @@ pub fn look(system: &mut dyn System, path: &Path, focus: &Focus) -> Result<Snaps
         }
     }
     Ok(Snapshot { kind: Some(stat.kind), state: Value::map(state), text })
+}
+
+/// Under which name a directory's state holds what is in it.
+pub const PATH_CONTENT: &str = "path_content";
+
+/// All that is below a directory, as far as it can be read and is not too much.
+fn list_below(
+    system: &mut dyn System,
+    directory: &Path,
+    directories: &mut Vec<String>,
+    files: &mut Vec<String>,
+) {
+    for name in system.list(directory).unwrap_or_default() {
+        if directories.len() + files.len() >= MAX_LISTED {
+            return;
+        }
+        let path = directory.join(name);
+        let shown = path.to_string_lossy().into_owned();
+        if system.stat(&path).is_ok_and(|stat| stat.is_some_and(|stat| stat.kind == FileKind::Directory)) {
+            directories.push(shown);
+            list_below(system, &path, directories, files);
+        } else {
+            files.push(shown);
+        }
+    }
 }
 
 fn describe(stat: &Stat) -> Map {

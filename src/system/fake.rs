@@ -445,6 +445,10 @@ impl System for Fake {
         self.env.get(name).cloned()
     }
 
+    fn own_variables(&mut self) -> Vec<String> {
+        self.env.keys().cloned().collect()
+    }
+
     fn query(&mut self, command: &Command) -> Result<Output> {
         self.run(command, false)
     }

@@ -109,7 +109,8 @@ impl<S: System> System for Journal<S> {
     }
 
     fn remove(&mut self, path: &Path) -> Result<()> {
-        self.watched(path, Focus::default(), None, |inner| inner.remove(path))
+        let focus = Focus { listing: true, ..Focus::default() };
+        self.watched(path, focus, None, |inner| inner.remove(path))
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {

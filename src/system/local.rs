@@ -494,6 +494,10 @@ impl System for Local {
         own.or_else(|| std::env::var(name).ok())
     }
 
+    fn own_variables(&mut self) -> Vec<String> {
+        self.environment.iter().map(|(name, _)| name.clone()).collect()
+    }
+
     fn query(&mut self, command: &Command) -> Result<Output> {
         self.run(command)
     }
@@ -625,7 +629,14 @@ impl System for Local {
             set(path, "security.selinux", context.as_bytes(), XattrFlags::empty()).map_err(fail)?;
         }
         if let Some(times) = times(attributes) {
-            rustix::fs::utimensat(rustix::fs::CWD, path, &times, at).map_err(fail)?;
+            let outcome = match rustix::fs::utimensat(rustix::fs::CWD, path, &times, at) {
+                // Any time is for the owner to set; the present for everybody who may write.
+                Err(rustix::io::Errno::PERM) if is_present(attributes) => {
+                    rustix::fs::utimensat(rustix::fs::CWD, path, &PRESENT, at)
+                }
+                outcome => outcome,
+            };
+            outcome.map_err(fail)?;
         }
         if attributes.flags.as_deref().is_some_and(|wish| !wish.starts_with(['-', '='])) {
             set_flags(path, attributes)?;
@@ -986,6 +997,20 @@ fn times(attributes: &Attributes) -> Option<Timestamps> {
         last_access: attributes.atime.map_or(omit, spec),
         last_modification: attributes.mtime.map_or(omit, spec),
     })
+}
+
+/// Both times are to be the present.
+const PRESENT: Timestamps = {
+    let now = Timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW as _ };
+    Timestamps { last_access: now, last_modification: now }
+};
+
+/// Whether both times are to be set, and to the present.
+fn is_present(attributes: &Attributes) -> bool {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64());
+    [attributes.mtime, attributes.atime].iter().all(|time| time.is_some_and(|time| (time - now).abs() < 5.0))
 }
 
 fn open_flags(path: &Path) -> Result<OwnedFd> {

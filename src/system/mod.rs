@@ -58,6 +58,9 @@ macro_rules! forward_reads {
         fn env(&mut self, name: &str) -> Option<String> {
             self.inner.env(name)
         }
+        fn own_variables(&mut self) -> Vec<String> {
+            self.inner.own_variables()
+        }
         fn query(&mut self, command: &Command) -> Result<Output> {
             self.inner.query(command)
         }
@@ -555,6 +558,10 @@ pub trait System {
     fn whoami(&mut self) -> Result<User>;
     /// A variable of the environment in which commands run (the task's `environment` included).
     fn env(&mut self, name: &str) -> Option<String>;
+    /// Names of the variables that the task's `environment` sets.
+    fn own_variables(&mut self) -> Vec<String> {
+        Vec::new()
+    }
     /// Runs a command that only looks. It must not change anything.
     fn query(&mut self, command: &Command) -> Result<Output>;
     /// Asks the kernel what no file tells.
@@ -623,6 +630,9 @@ pub trait System {
     fn uncertain(&self) -> Option<String>;
     /// What has been changed, or recorded, so far by this task.
     fn changes(&self) -> &[Change];
+    /// Something that whoever reads a dry run should know, because the real run may not find it so. Nobody
+    /// is told where changes are made.
+    fn caveat(&mut self, _text: String) {}
 }
 
 /// The file mode creation mask of this process.
@@ -679,6 +689,9 @@ impl<S: System + ?Sized> System for &mut S {
     }
     fn env(&mut self, name: &str) -> Option<String> {
         (**self).env(name)
+    }
+    fn own_variables(&mut self) -> Vec<String> {
+        (**self).own_variables()
     }
     fn query(&mut self, command: &Command) -> Result<Output> {
         (**self).query(command)
@@ -743,5 +756,8 @@ impl<S: System + ?Sized> System for &mut S {
     }
     fn changes(&self) -> &[Change] {
         (**self).changes()
+    }
+    fn caveat(&mut self, text: String) {
+        (**self).caveat(text);
     }
 }

@@ -23,6 +23,8 @@ pub struct Recorder<S> {
     scratch: Option<PathBuf>,
     /// A path that a command was asked about, which is not as the machine below has it.
     doubt: Option<String>,
+    /// What whoever reads the dry run should know.
+    caveats: Vec<String>,
 }
 
 impl<S: System> Recorder<S> {
@@ -33,7 +35,19 @@ impl<S: System> Recorder<S> {
 
     /// Goes on with what an earlier recorder has recorded.
     pub fn resume(inner: S, overlay: Overlay) -> Recorder<S> {
-        Recorder { inner, overlay, ledger: Ledger::default(), scratch: None, doubt: None }
+        Recorder {
+            inner,
+            overlay,
+            ledger: Ledger::default(),
+            scratch: None,
+            doubt: None,
+            caveats: Vec::new(),
+        }
+    }
+
+    /// What whoever reads the dry run should know besides, since the last call.
+    pub fn take_caveats(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.caveats)
     }
 
     /// Keep texts for diffs.
@@ -173,6 +187,10 @@ impl<S: System> System for Recorder<S> {
         self.inner.env(name)
     }
 
+    fn own_variables(&mut self) -> Vec<String> {
+        self.inner.own_variables()
+    }
+
     fn query(&mut self, command: &Command) -> Result<Output> {
         // A command sees the machine, not the overlay.
         let asked = command
@@ -234,7 +252,8 @@ impl<S: System> System for Recorder<S> {
         if self.in_scratch(path) {
             return self.inner.remove(path);
         }
-        self.watched(path, Focus::default(), None, |inner, overlay| overlay.remove(inner, path))
+        let focus = Focus { listing: true, ..Focus::default() };
+        self.watched(path, focus, None, |inner, overlay| overlay.remove(inner, path))
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
@@ -299,6 +318,12 @@ impl<S: System> System for Recorder<S> {
 
     fn changes(&self) -> &[Change] {
         &self.ledger.changes
+    }
+
+    fn caveat(&mut self, text: String) {
+        if !self.caveats.contains(&text) {
+            self.caveats.push(text);
+        }
     }
 }
 

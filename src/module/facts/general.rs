@@ -286,6 +286,11 @@ pub(super) fn environment(gathering: &mut Gathering) {
         let value = gathering.system.env(name).unwrap_or_else(|| value.to_string());
         facts.insert(name.into(), value.into());
     }
+    for name in gathering.system.own_variables() {
+        if let Some(value) = gathering.system.env(&name) {
+            facts.insert(name.into(), value.into());
+        }
+    }
     gathering.set("env", facts);
 }
 
