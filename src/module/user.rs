@@ -161,6 +161,13 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
         *path = args::expand_path(path, system)?.to_string_lossy().into_owned();
     }
     let args = &args;
+    refuse_with_local(args)?;
+    let mut warnings = Vec::new();
+    if args.append && args.groups.is_none() {
+        warnings.push(
+            "'append' is set, but no 'groups' are specified. Use 'groups' to say which groups to join".into(),
+        );
+    }
     let existing = system.user(&args.name)?;
     let mut values = map_of([("name", args.name.as_str()), ("state", args.state.as_str())]);
     if args.password.is_some() {
@@ -173,7 +180,7 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
             values.insert("remove".into(), args.remove.into());
         }
         system.applied(Applied { kind: "user".into(), id: args.name.clone(), state: Value::Null });
-        return Ok(Outcome::with(values));
+        return Ok(Outcome { warnings, ..Outcome::with(values) });
     }
     match &existing {
         None => {
@@ -195,7 +202,7 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
         make_home(args, &user, system)?;
     }
     if args.generate_ssh_key {
-        values.extend(ssh_key(args, &user, system)?);
+        values.extend(ssh_key(args, &user, &mut warnings, system)?);
     }
     tell(args, &user, &mut values);
     system.applied(Applied {
@@ -204,9 +211,26 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
         state: managed(args, &user).into(),
     });
     let plain = args.password.as_deref().is_some_and(|password| !looks_hashed(password));
-    let warning = "the password does not look like a hash, which is what `password` takes: use the filter password_hash";
-    let warnings = if plain { vec![warning.to_string()] } else { Vec::new() };
+    if plain {
+        warnings.push(
+            "the password does not look like a hash, which is what `password` takes: use the filter password_hash"
+                .into(),
+        );
+    }
     Ok(Outcome { warnings, ..Outcome::with(values) })
+}
+
+/// The commands for local accounts have no such options.
+fn refuse_with_local(args: &Args) -> Result<(), ModuleError> {
+    let given = [
+        ("umask", args.umask.is_some()),
+        ("uid_min", args.uid_min.is_some()),
+        ("uid_max", args.uid_max.is_some()),
+    ];
+    match given.iter().find(|(_, given)| args.local && *given) {
+        Some((name, _)) => Err(ModuleError::new(format!("'{name}' can not be used with 'local'"))),
+        None => Ok(()),
+    }
 }
 
 /// Whether a password is a hash as the shadow file has it, or disables logging in by password.
@@ -433,6 +457,9 @@ fn add(args: &Args, system: &mut dyn System) -> Result<(), ModuleError> {
             join_group(args, group, busybox, system)?;
         }
     }
+    if let Some(expires) = args.expires.filter(|_| args.local) {
+        expire_locally(args, String::new(), expires, system)?;
+    }
     if let Some(hash) = &args.password {
         let locked = args.password_lock == Some(true) && !hash.starts_with('!');
         set_password(args, &if locked { format!("!{hash}") } else { hash.clone() }, system)?;
@@ -461,7 +488,7 @@ fn add_usual(args: &Args, program: String, primary: Option<&Group>, namesake: bo
         put(&["-Z", seuser]);
     }
     match (primary, namesake) {
-        (Some(group), _) => put(&["-g", &group.name]),
+        (Some(group), _) => put(&["-g", &group_word(args, group)]),
         // There is a group of the account's name already: `useradd` must not try to make it.
         (None, true) => put(&[if args.local { "-n" } else { "-N" }]),
         (None, false) => {}
@@ -535,6 +562,11 @@ fn add_busybox(args: &Args, program: String, primary: Option<&Group>) -> Vec<Str
     argv
 }
 
+/// How the commands take a group: those for local accounts know numbers only.
+fn group_word(args: &Args, group: &Group) -> String {
+    if args.local && group.gid != u32::MAX { group.gid.to_string() } else { group.name.clone() }
+}
+
 /// Puts an account into a group by the commands that take one group at a time.
 fn join_group(args: &Args, group: &Group, busybox: bool, system: &mut dyn System) -> Result<(), ModuleError> {
     let argv = if busybox {
@@ -542,16 +574,52 @@ fn join_group(args: &Args, group: &Group, busybox: bool, system: &mut dyn System
     } else {
         vec!["lgroupmod".to_string(), "-M".into(), args.name.clone(), group.name.clone()]
     };
-    let joined = with_member(group, &args.name);
+    change_members(argv, group, with_member(group, &args.name), system)
+}
+
+/// Takes an account out of a group of this machine's own files.
+fn leave_group(args: &Args, group: &Group, system: &mut dyn System) -> Result<(), ModuleError> {
+    let argv = vec!["lgroupmod".to_string(), "-m".into(), args.name.clone(), group.name.clone()];
+    let mut left = group.clone();
+    left.members.retain(|member| *member != args.name);
+    change_members(argv, group, left, system)
+}
+
+fn change_members(
+    argv: Vec<String>,
+    group: &Group,
+    after: Group,
+    system: &mut dyn System,
+) -> Result<(), ModuleError> {
     let intent = Intent {
         kind: "group",
         id: group.name.clone(),
         before: map_of([("members", group.members.clone())]).into(),
-        after: map_of([("members", joined.members.clone())]).into(),
-        effects: vec![Effect::Group(joined)],
+        after: map_of([("members", after.members.clone())]).into(),
+        effects: vec![Effect::Group(after)],
         ..Intent::default()
     };
     act(Command::new(argv), intent, system)
+}
+
+/// Says when an account of this machine's own files expires: `luseradd` and `lusermod` can't.
+fn expire_locally(
+    args: &Args,
+    before: String,
+    expires: f64,
+    system: &mut dyn System,
+) -> Result<(), ModuleError> {
+    #[expect(clippy::cast_possible_truncation, reason = "a number of days is small")]
+    let day = if expires < 0.0 { -1 } else { (expires / 86_400.0).floor() as i64 };
+    let (program, _) = program(args, "chage", None, system)?;
+    let intent = Intent {
+        kind: "user",
+        id: args.name.clone(),
+        before: map_of([("expires", before)]).into(),
+        after: map_of([("expires", expiry_date(expires))]).into(),
+        ..Intent::default()
+    };
+    act(Command::new([program, "-E".into(), day.to_string(), args.name.clone()]), intent, system)
 }
 
 fn make_parents(directory: &Path, system: &mut dyn System) -> Result<(), ModuleError> {
@@ -620,12 +688,13 @@ fn change(args: &Args, user: &User, system: &mut dyn System) -> Result<(), Modul
     if let Some(name) = &args.group {
         let group = need_group(name, system)?;
         if group.gid != user.gid {
-            words.extend(["-g".into(), group.name.clone()]);
+            words.extend(["-g".into(), group_word(args, &group)]);
             differs("gid", user.gid.into(), group.gid.into());
             after.gid = group.gid;
         }
         primary = Some(group.name);
     }
+    let (mut to_join, mut to_leave) = (Vec::new(), Vec::new());
     if let Some(wanted) = &args.groups {
         let current = current_groups(args, user, system)?;
         let mut target: Vec<String> = Vec::new();
@@ -639,7 +708,14 @@ fn change(args: &Args, user: &User, system: &mut dyn System) -> Result<(), Modul
         }
         let joins: Vec<String> = target.iter().filter(|name| !current.contains(name)).cloned().collect();
         let leaves: Vec<String> = current.iter().filter(|name| !target.contains(name)).cloned().collect();
-        if !joins.is_empty() || (!args.append && !leaves.is_empty()) {
+        if args.local {
+            for name in &joins {
+                to_join.push(need_group(name, system)?);
+            }
+            for name in leaves.iter().filter(|_| !args.append) {
+                to_leave.push(need_group(name, system)?);
+            }
+        } else if !joins.is_empty() || (!args.append && !leaves.is_empty()) {
             if args.append {
                 words.push("-a".into());
             }
@@ -680,11 +756,16 @@ fn change(args: &Args, user: &User, system: &mut dyn System) -> Result<(), Modul
     }
     let shadow = shadow(&args.name, system);
     let field = |index: usize| shadow.get(index).map(String::as_str).unwrap_or_default();
+    let mut local_expiry = None;
     if let Some(expires) = args.expires {
         let date = expiry_date(expires);
         let current =
             field(7).parse::<i64>().map_or_else(|_| String::new(), |day| expiry_date((day * 86_400) as f64));
-        if date != current {
+        // An account that the shadow file does not know gets its entry by this.
+        let differs_now = date != current || shadow.is_empty();
+        if differs_now && args.local {
+            local_expiry = Some((current, expires));
+        } else if differs_now {
             words.extend(["-e".into(), date.clone()]);
             differs("expires", current.into(), date.into());
         }
@@ -710,6 +791,15 @@ fn change(args: &Args, user: &User, system: &mut dyn System) -> Result<(), Modul
             ..Intent::default()
         };
         act(Command::new(argv), intent, system)?;
+    }
+    if let Some((before, expires)) = local_expiry {
+        expire_locally(args, before, expires, system)?;
+    }
+    for group in &to_join {
+        join_group(args, group, false, system)?;
+    }
+    for group in &to_leave {
+        leave_group(args, group, system)?;
     }
     if let Some(hash) = new_password {
         let lock = args.password_lock == Some(true);
@@ -754,7 +844,7 @@ fn password_ages(args: &Args, system: &mut dyn System) -> Result<(), ModuleError
         if current.parse() == Ok(days) || (current.is_empty() && days == -1) {
             continue;
         }
-        let program = host::need_program("chage", system)?;
+        let (program, _) = program(args, "chage", None, system)?;
         let intent = Intent {
             kind: "user",
             id: args.name.clone(),
@@ -826,26 +916,43 @@ fn copy_tree(from: &Path, to: &Path, own: &Attributes, system: &mut dyn System) 
     Ok(())
 }
 
-fn ssh_key(args: &Args, user: &User, system: &mut dyn System) -> Result<Map, ModuleError> {
+fn ssh_key(
+    args: &Args,
+    user: &User,
+    warnings: &mut Vec<String>,
+    system: &mut dyn System,
+) -> Result<Map, ModuleError> {
     let name = args.ssh_key_file.clone().unwrap_or_else(|| format!(".ssh/id_{}", args.ssh_key_type));
     let file = user.home.join(args::expand_path(&name, system)?);
     let shown = file.to_string_lossy().into_owned();
     let public = PathBuf::from(format!("{shown}.pub"));
     let own = Attributes { uid: known(user.uid), gid: known(user.gid), ..Attributes::default() };
-    let present = system.stat_follow(&file)?.is_some();
-    if !present || args.force {
+    let mut in_the_way = Vec::new();
+    for (path, what) in [(&file, "private"), (&public, "public")] {
+        if system.stat(path)?.is_some() {
+            in_the_way.push((path.clone(), what));
+        }
+    }
+    if args.force || in_the_way.is_empty() {
         if let Some(directory) = file.parent()
             && system.stat_follow(directory)?.is_none()
         {
             system.make_dir(directory, &Attributes { mode: Some(0o700), ..own.clone() })?;
         }
-        if present {
-            system.remove(&file)?;
+        for (path, what) in &in_the_way {
+            warnings.push(format!("replaced the {what} SSH key {}", path.display()));
+            system.remove(path)?;
         }
         generate_key(args, &file, &public, system)?;
         for (path, mode) in [(&file, 0o600), (&public, 0o644)] {
             system.set_attributes(path, &Attributes { mode: Some(mode), ..own.clone() }, true)?;
         }
+    }
+    // A public key without its private key is somebody's: it may be a link that leads elsewhere.
+    if let Some((path, what)) = in_the_way.iter().find(|(_, what)| !args.force && *what == "public")
+        && in_the_way.len() == 1
+    {
+        warnings.push(format!("there is a {what} SSH key {} already, so that none was made", path.display()));
     }
     let mut values = map_of([("ssh_key_file", shown.as_str())]);
     if let Some(key) = host::read_text(&public, system) {
@@ -920,6 +1027,128 @@ fn ask_pass(phrase: &str, system: &mut dyn System) -> Result<Vec<(String, String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::module::args::check;
+    use crate::system::Output;
+    use crate::system::fake::Fake;
+
+    fn machine() -> Fake {
+        let account = User {
+            name: "ann".into(),
+            uid: 1000,
+            gid: 1000,
+            gecos: String::new(),
+            home: "/home/ann".into(),
+            shell: "/bin/sh".into(),
+        };
+        let group = |name: &str, gid: u32, members: &[&str]| Group {
+            name: name.into(),
+            gid,
+            members: members.iter().map(ToString::to_string).collect(),
+        };
+        let programs =
+            ["useradd", "usermod", "chage", "luseradd", "lusermod", "lgroupmod", "lchage", "ssh-keygen"];
+        let fake = Fake::new()
+            .with_user(account)
+            .with_group(group("in", 50, &["ann"]))
+            .with_group(group("out", 51, &[]))
+            .with_dir("/home/ann/.ssh")
+            .with_file("/etc/group", "in:x:50:ann\nout:x:51:\n")
+            .with_file("/etc/shadow", "ann:!:1:0:99999:7:::\nold:!:1:0:99999:7::10:\n");
+        programs.iter().fold(fake, |fake, program| {
+            fake.with_program(&format!("/usr/sbin/{program}"))
+                .with_command_prefix(&[&format!("/usr/sbin/{program}")], Output::ok(""))
+        })
+    }
+
+    fn task(given: &[(&str, Value)], fake: &mut Fake) -> Result<Outcome, String> {
+        let given = map_of(given.iter().cloned().chain([("create_home", false.into())]));
+        let args = check(&MODULE, &given, &|_| true).expect("valid");
+        (MODULE.run)(args, fake).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn accounts_are_changed_by_the_commands_that_know_them() {
+        let groups = |names: &[&str]| Value::from(names.to_vec());
+        for (given, acts) in [
+            (vec![("groups", groups(&["out"]))], vec!["usermod -G out ann"]),
+            (vec![("groups", groups(&["out"])), ("append", true.into())], vec!["usermod -a -G out ann"]),
+            (
+                vec![("groups", groups(&["out"])), ("local", true.into())],
+                vec!["lgroupmod -M ann out", "lgroupmod -m ann in"],
+            ),
+            (
+                vec![("groups", groups(&["51"])), ("local", true.into()), ("append", true.into())],
+                vec!["lgroupmod -M ann out"],
+            ),
+            (vec![("group", "out".into())], vec!["usermod -g out ann"]),
+            (vec![("group", "out".into()), ("local", true.into())], vec!["lusermod -g 51 ann"]),
+            (vec![("expires", 86_400.into())], vec!["usermod -e 1970-01-02 ann"]),
+            (vec![("expires", 86_400.into()), ("local", true.into())], vec!["lchage -E 1 ann"]),
+            (vec![("expires", (-5).into()), ("local", true.into())], vec![]),
+            (vec![("password_expire_max", 9.into()), ("local", true.into())], vec!["lchage -M 9 ann"]),
+        ] {
+            let mut fake = machine();
+            let given: Vec<_> = given.into_iter().chain([("name", Value::from("ann"))]).collect();
+            task(&given, &mut fake).expect("it works");
+            let done: Vec<&str> = fake.log().iter().filter_map(|line| line.strip_prefix("! ")).collect();
+            let done: Vec<String> = done.iter().map(|line| line.replace("/usr/sbin/", "")).collect();
+            assert_eq!(done, acts, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn an_account_that_the_shadow_file_does_not_know_gets_its_entry() {
+        let mut fake = machine().with_file("/etc/shadow", "");
+        task(&[("name", "ann".into()), ("expires", (-1).into())], &mut fake).expect("it works");
+        assert!(fake.log().iter().any(|line| line == "! /usr/sbin/usermod -e '' ann"), "{:?}", fake.log());
+    }
+
+    #[test]
+    fn what_the_commands_for_local_accounts_lack_is_refused() {
+        for (name, value) in
+            [("umask", Value::from("077")), ("uid_min", 1000.into()), ("uid_max", 2000.into())]
+        {
+            let given = [("name", Value::from("ann")), ("local", true.into()), (name, value)];
+            let message = task(&given, &mut machine()).expect_err("refused");
+            assert_eq!(message, format!("'{name}' can not be used with 'local'"));
+        }
+        let outcome =
+            task(&[("name", "ann".into()), ("append", true.into())], &mut machine()).expect("it works");
+        assert!(outcome.warnings[0].starts_with("'append' is set, but no 'groups' are specified"));
+    }
+
+    #[test]
+    fn a_key_that_is_there_is_replaced_only_if_that_is_asked_for() {
+        for (file, force, made, warnings) in [
+            (None, false, true, 0),
+            (Some("id_rsa"), false, false, 0),
+            (Some("id_rsa.pub"), false, false, 1),
+            (Some("id_rsa.pub"), true, true, 1),
+            (Some("id_rsa"), true, true, 1),
+        ] {
+            let mut fake = machine();
+            fake.on(&["ssh-keygen"], true, |fake, command| {
+                let words: Vec<String> =
+                    command.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+                if let Some(at) =
+                    words.iter().position(|word| word == "-q").and(words.iter().position(|word| word == "-f"))
+                {
+                    fake.put(&words[at + 1], "new");
+                    fake.put(&format!("{}.pub", words[at + 1]), "new");
+                }
+                Output::ok("256 fingerprint")
+            });
+            if let Some(file) = file {
+                fake.put(&format!("/home/ann/.ssh/{file}"), "old");
+            }
+            let given = [("name", "ann".into()), ("generate_ssh_key", true.into()), ("force", force.into())];
+            let outcome = task(&given, &mut fake).expect("it works");
+            assert_eq!(outcome.warnings.len(), warnings, "{file:?} {force}: {:?}", outcome.warnings);
+            let public = fake.text("/home/ann/.ssh/id_rsa.pub").unwrap_or_default();
+            assert_eq!(public == "new", made, "{file:?} {force}: {public}");
+        }
+    }
 
     #[test]
     fn what_is_no_hash_is_noticed() {
