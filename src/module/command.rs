@@ -83,7 +83,7 @@ pub const SHELL: Module = Module {
         STDIN_NEWLINE,
         STRIP,
         Param::new("executable", Type::Path, "The shell to use: an absolute path."),
-        Param::new("expand_argument_vars", Type::Bool, "Has no effect: the shell expands.").default("true"),
+        Param::new("expand_argument_vars", Type::Bool, "Not for this module, in which the shell expands."),
     ],
     free_form: true,
     rules: &[Rule::MutuallyExclusive(&["_raw_params", "cmd"]), Rule::RequiredOneOf(&["_raw_params", "cmd"])],
@@ -107,7 +107,7 @@ struct Args {
     stdin: Option<String>,
     stdin_add_newline: bool,
     strip_empty_ends: bool,
-    expand_argument_vars: bool,
+    expand_argument_vars: Option<bool>,
 }
 
 fn run(args: Args, shell: bool, system: &mut dyn System) -> Result<Outcome, ModuleError> {
@@ -116,6 +116,9 @@ fn run(args: Args, shell: bool, system: &mut dyn System) -> Result<Outcome, Modu
         warnings.push(format!(
             "'executable' is no longer supported by command (shell has it) and not used: {executable}"
         ));
+    }
+    if shell && args.expand_argument_vars.is_some() {
+        return Err(ModuleError::new("Unsupported parameters for (shell) module: expand_argument_vars"));
     }
     let text = args.raw.as_ref().map(Value::to_text).or_else(|| args.cmd.clone());
     let words = words(&args, text.as_deref(), shell)?;
@@ -148,7 +151,7 @@ fn run(args: Args, shell: bool, system: &mut dyn System) -> Result<Outcome, Modu
 
     let argv = if shell {
         words
-    } else if args.expand_argument_vars {
+    } else if args.expand_argument_vars.unwrap_or(true) {
         let mut expanded = Vec::with_capacity(words.len());
         for word in &words {
             expanded.push(args::expand_path(word, system)?.to_string_lossy().into_owned());

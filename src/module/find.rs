@@ -242,7 +242,7 @@ impl<'a> Search<'a> {
 
     /// Looks through one directory: its files, then its directories, then into them.
     fn directory(&mut self, system: &mut dyn System, directory: &Path, depth: usize) -> Result<()> {
-        if self.full() || self.args.depth.is_some_and(|limit| limit > 0 && depth > limit) {
+        if self.full() {
             return Ok(());
         }
         let names = match system.list(directory) {
@@ -252,6 +252,10 @@ impl<'a> Search<'a> {
                 return Ok(());
             }
         };
+        self.examined += names.len();
+        if self.args.depth.is_some_and(|limit| limit > 0 && depth > limit) {
+            return Ok(());
+        }
         let mut files = Vec::new();
         let mut directories = Vec::new();
         for name in names {
@@ -268,7 +272,6 @@ impl<'a> Search<'a> {
                 None => files.push(entry),
             }
         }
-        self.examined += files.len() + directories.len();
         for (path, name, stat) in files.iter().chain(directories.iter().map(|(entry, _)| entry)) {
             if self.full() {
                 return Ok(());
@@ -505,6 +508,22 @@ mod tests {
                 .map(|path| path.split_once("/d/").expect("below").1.to_string())
                 .collect();
             assert_eq!(paths.join(" "), expected, "{args}");
+        }
+    }
+
+    #[test]
+    fn what_lies_one_level_deeper_is_examined_and_not_found() {
+        let start = &["d d 755", "d d/a 755", "d d/a/b 755", "d d/a/b/c 755", "f d/a/b/x 644 "];
+        for (depth, examined, matched) in
+            [("", "4", "4"), (r#", "depth": 1"#, "2", "1"), (r#", "depth": 2"#, "4", "2")]
+        {
+            let args = format!(r#"{{"paths": "@/d", "recurse": true, "file_type": "any"{depth}}}"#);
+            let verdict = contract(&MODULE, start, &args);
+            assert_eq!(
+                (verdict.text("examined").as_str(), verdict.text("matched").as_str()),
+                (examined, matched),
+                "{depth}"
+            );
         }
     }
 

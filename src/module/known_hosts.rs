@@ -118,7 +118,9 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome> {
     let path = args::expand_path(&args.path, system)?;
     let name = args.name.as_str();
     if name.contains(',') {
-        return Err(ModuleError::new(format!("name must be one name, not a list: {name}")));
+        return Err(ModuleError::new(
+            "Comma separated list of names is not supported. Please pass a single name to lookup in the known_hosts file.",
+        ));
     }
     let key = args.key.as_deref().map(str::trim).filter(|key| !key.is_empty());
     let wanted = key.map(|key| new_entry(key, name)).transpose()?;
@@ -164,9 +166,7 @@ fn new_entry<'a>(key: &'a str, name: &str) -> Result<Entry<'a>> {
         return Err(ModuleError::new("key must be a line of a known_hosts file: names, type, key"));
     }
     if !is_about(entry.hosts, name) {
-        let what =
-            if entry.hosts.starts_with("|1|") { "hashed host field in supplied key" } else { "supplied key" };
-        return Err(ModuleError::new(format!("Host parameter does not match {what}")));
+        return Err(ModuleError::new("Host parameter does not match hashed host field in supplied key"));
     }
     Ok(entry)
 }
@@ -314,7 +314,7 @@ mod tests {
         );
         assert!(verdict.changed && verdict.tree[0].starts_with("f k 600 |1|"), "{:?}", verdict.tree);
         for (arguments, expected) in [
-            (r#"{"name":"h","key":"i ssh-rsa AAAA","path":"@/k"}"#, "does not match supplied key"),
+            (r#"{"name":"h","key":"i ssh-rsa AAAA","path":"@/k"}"#, "does not match hashed host field"),
             (r#"{"name":"h","key":"ssh-rsa","path":"@/k"}"#, "must be a line"),
             (r#"{"name":"h","path":"@/k"}"#, "key"),
         ] {

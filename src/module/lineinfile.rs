@@ -139,11 +139,7 @@ fn run(args: Value, system: &mut dyn System) -> Result<Outcome> {
         outcome = outcome.set("found", found);
         if found > 0 { format!("{found} line(s) removed") } else { String::new() }
     };
-    if args.regexp.as_deref() == Some("") || args.search_string.as_deref() == Some("") {
-        outcome
-            .warnings
-            .push("an empty regexp or search_string matches every line; write '^' if that is meant".into());
-    }
+    outcome.warnings.extend(empty_pattern(args.regexp.as_deref(), args.search_string.as_deref()));
     let after = coding.encode(lines.concat());
     let edited = before.as_deref() != Some(&after[..]);
     let writing = Writing {
@@ -155,6 +151,23 @@ fn run(args: Value, system: &mut dyn System) -> Result<Outcome> {
     };
     let backup = files::put_if_changed(system, &path, before.as_deref(), &after, &writing)?;
     finish_edit(system, outcome, &path, edited, message, backup, "backup")
+}
+
+/// The warning about a pattern that matches every line. Its words are those that playbooks look for.
+fn empty_pattern(regexp: Option<&str>, search_string: Option<&str>) -> Option<String> {
+    let what = match (regexp, search_string) {
+        (Some(""), _) => "regular expression",
+        (None, Some("")) => "search string",
+        _ => return None,
+    };
+    let mut text = format!(
+        "The {what} is an empty string, which will match every line in the file. This may have unintended \
+         consequences, such as replacing the last line in the file rather than appending."
+    );
+    if regexp.is_some() {
+        text += " If this is desired, use '^' to match every line in the file and avoid this warning.";
+    }
+    Some(text)
 }
 
 /// Adds the message of a text module, with a word on attributes, and the record of the file.
@@ -524,5 +537,13 @@ mod tests {
         }
         let verdict = contract(&MODULE, &[], r#"{"path": "@/x", "line": "a"}"#);
         assert_eq!(verdict.error.as_deref(), Some("Destination @/x does not exist !"));
+        for (option, what) in [("regexp", "regular expression"), ("search_string", "search string")] {
+            let args = format!(r#"{{"path": "@/x", "line": "c", "{option}": ""}}"#);
+            let verdict = contract(&MODULE, lines, &args);
+            assert!(verdict.tree.contains(&"f x 640 a\nb\nc\n".to_string()), "{:?}", verdict.tree);
+            let [warning] = &verdict.outcome.warnings[..] else { panic!("{:?}", verdict.outcome.warnings) };
+            assert!(warning.starts_with(&format!("The {what} is an empty string")), "{warning}");
+            assert_eq!(warning.contains("use '^'"), option == "regexp");
+        }
     }
 }

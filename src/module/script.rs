@@ -114,7 +114,7 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
         Done::Recorded => {
             return Ok(Outcome {
                 values: map_of([("msg", "Check mode is not supported for this task.")]),
-                changed: Some(true),
+                changed: Some(false),
                 skipped: true,
                 ..Outcome::default()
             });
