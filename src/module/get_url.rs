@@ -43,7 +43,7 @@ pub const MODULE: Module = Module {
     summary: "Downloads a file to a host",
     description: "Puts what a server returns in place, if it differs. A file that is there is asked for with \
         `If-Modified-Since`; with `checksum` and a file that has it, the server is not asked at all. `http` is spoken by the \
-        runner itself; `https` and `ftp` take the host's `curl` or `wget`. In check mode, a file that is not there is asked \
+        runner itself; `https` takes the host's `curl`, `wget` or `openssl`, `ftp` its `curl` or `wget`. In check mode, a file that is not there is asked \
         for with HEAD, and its content is not known to later tasks.",
     example: "- name: The application's archive\n  ansible.builtin.get_url:\n    url: https://example.org/app-1.2.tar.gz\n    dest: /opt/app-1.2.tar.gz\n    checksum: sha256:https://example.org/SHA256SUMS\n    mode: \"0644\"\n",
     scope: Scope::World,

@@ -1,5 +1,6 @@
 //! A client for `uri` and `get_url`. `http` and sockets are spoken here; for `https` (and what else needs
-//! cryptography) the host's `curl` is used, else its `wget`, so that the runner stays small. Redirects,
+//! cryptography) the host's `curl` is used, else its `wget`, so that the runner stays small; where there is
+//! neither, `openssl` makes the connection, over which this client speaks as over any other. Redirects,
 //! authentication and proxies follow the same rules whichever way a request goes.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,7 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::module::{ModuleError, files};
-use crate::system::{Attributes, Command, Content, System, SystemError, WriteOptions};
+use crate::system::converse::Conversation;
+use crate::system::{Attributes, Command, Content, FileKind, System, SystemError, WriteOptions};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -484,16 +486,19 @@ fn exchange(system: &mut dyn System, request: &Request, url: &Url, auth: Auth) -
     if let Some(answer) = curl(system, request, url, auth)? {
         return Ok(answer);
     }
-    if auth != Auth::Digest
-        && request.unix_socket.is_none()
-        && let Some(answer) = wget(system, request, url, auth)?
-    {
+    let others = auth != Auth::Digest && request.unix_socket.is_none();
+    if others && let Some(answer) = wget(system, request, url, auth)? {
         return Ok(answer);
     }
+    let by_openssl = others && url.scheme == "https";
+    if by_openssl && let Some(line) = openssl(system, request, url, proxy.as_ref())? {
+        return speak(system, request, url, None, auth, line);
+    }
     Err(HttpError::Failed(format!(
-        "{} needs `curl`{} on the host; install it first",
+        "{} needs `curl`{}{} on the host; install it first",
         url.scheme,
-        if auth == Auth::Digest { "" } else { " or `wget`" }
+        if others { " or `wget`" } else { "" },
+        if by_openssl { " or `openssl`" } else { "" },
     )))
 }
 
@@ -558,10 +563,48 @@ fn failed(error: &std::io::Error) -> HttpError {
     })
 }
 
-trait Duplex: Read + Write {}
-impl<T: Read + Write> Duplex for T {}
+/// What a request goes over.
+enum Line {
+    Tcp(TcpStream),
+    Socket(UnixStream),
+    /// `openssl`, which speaks TLS for us.
+    Tls(Box<dyn Conversation>),
+}
 
-fn connect(request: &Request, host: &str, port: u16) -> Result<Box<dyn Duplex>> {
+impl Line {
+    /// What the program in between has to say when the line has ended. `None` if all is well.
+    fn complaint(&mut self, url: &Url) -> Option<HttpError> {
+        let Line::Tls(program) = self else { return None };
+        let output = program.end();
+        (!output.success()).then(|| tls_error(&output.stderr_text(), url))?
+    }
+}
+
+impl Read for Line {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Line::Tcp(stream) => stream.read(buffer),
+            Line::Socket(stream) => stream.read(buffer),
+            Line::Tls(program) => program.read(buffer),
+        }
+    }
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Line::Tcp(stream) => stream.write(bytes),
+            Line::Socket(stream) => stream.write(bytes),
+            Line::Tls(program) => program.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn connect(request: &Request, host: &str, port: u16) -> Result<Line> {
     if let Some(path) = &request.unix_socket {
         let stream = UnixStream::connect(path).map_err(|error| failed(&error))?;
         let limit = Some(request.timeout);
@@ -569,7 +612,7 @@ fn connect(request: &Request, host: &str, port: u16) -> Result<Box<dyn Duplex>> 
             .set_read_timeout(limit)
             .and_then(|()| stream.set_write_timeout(limit))
             .map_err(|e| failed(&e))?;
-        return Ok(Box::new(stream));
+        return Ok(Line::Socket(stream));
     }
     let addresses = (host, port).to_socket_addrs().map_err(|_| {
         HttpError::Failed(format!(
@@ -586,7 +629,7 @@ fn connect(request: &Request, host: &str, port: u16) -> Result<Box<dyn Duplex>> 
                     .and_then(|()| stream.set_write_timeout(limit))
                     .and_then(|()| stream.set_nodelay(true))
                     .map_err(|error| failed(&error))?;
-                return Ok(Box::new(stream));
+                return Ok(Line::Tcp(stream));
             }
             Err(error) => last = Some(error),
         }
@@ -608,7 +651,39 @@ fn native(
     auth: Auth,
 ) -> Result<Answer> {
     let (host, port) = proxy.map_or((&url.host, url.port), |proxy| (&proxy.host, proxy.port));
-    let mut stream = connect(request, host, port)?;
+    let line = connect(request, host, port)?;
+    speak(system, request, url, proxy, auth, line)
+}
+
+/// Sends the request over a line, and reads the answer. What broke on the line itself says why.
+fn speak(
+    system: &mut dyn System,
+    request: &Request,
+    url: &Url,
+    proxy: Option<&Url>,
+    auth: Auth,
+    mut line: Line,
+) -> Result<Answer> {
+    let sent = say(system, request, url, proxy, auth, &mut line);
+    let mut reader = BufReader::new(line);
+    let heard = sent.and_then(|()| hear(system, request, &mut reader));
+    let line = reader.get_mut();
+    match heard {
+        Err(error) => Err(line.complaint(url).unwrap_or(error)),
+        // Only a proper end of the line says that this was all.
+        Ok((_, true)) if let Some(error) = line.complaint(url) => Err(error),
+        Ok((answer, _)) => Ok(answer),
+    }
+}
+
+fn say(
+    system: &mut dyn System,
+    request: &Request,
+    url: &Url,
+    proxy: Option<&Url>,
+    auth: Auth,
+    line: &mut Line,
+) -> Result<()> {
     let target = if proxy.is_some() { url.text() } else { url.target.clone() };
     let mut head = format!("{} {target} HTTP/1.1\r\n", request.method);
     for (name, value) in headers_of(request, url, auth) {
@@ -622,7 +697,7 @@ fn native(
         head.push_str(&format!("Proxy-Authorization: Basic {}\r\n", STANDARD.encode(account)));
     }
     head.push_str("Connection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).map_err(|error| failed(&error))?;
+    line.write_all(head.as_bytes()).map_err(|error| failed(&error))?;
     if let Some(body) = &request.body {
         let mut offset = 0;
         loop {
@@ -632,13 +707,20 @@ fn native(
             }
             offset += bytes.len() as u64;
             // A server that has heard enough answers and closes; its answer is what counts.
-            if stream.write_all(&bytes).is_err() {
+            if line.write_all(&bytes).is_err() {
                 break;
             }
         }
     }
-    stream.flush().map_err(|error| failed(&error))?;
-    let mut reader = BufReader::new(stream);
+    line.flush().map_err(|error| failed(&error))
+}
+
+/// The answer, and whether its body goes to the end of the line.
+fn hear(
+    system: &mut dyn System,
+    request: &Request,
+    mut reader: &mut BufReader<Line>,
+) -> Result<(Answer, bool)> {
     let (status, reason, headers) = loop {
         let head = read_head(&mut reader)?;
         if head.0 >= 200 || head.0 == 101 {
@@ -646,7 +728,8 @@ fn native(
         }
     };
     let value = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.trim());
-    let body: Box<dyn Read> = if request.method == "HEAD" || matches!(status, 204 | 304) {
+    let mut to_the_end = false;
+    let mut body: Box<dyn Read + '_> = if request.method == "HEAD" || matches!(status, 204 | 304) {
         Box::new(std::io::empty())
     } else if value("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
         Box::new(Chunked { inner: reader, left: 0, done: false })
@@ -656,16 +739,101 @@ fn native(
         })?;
         Box::new(Exactly { inner: reader, left })
     } else {
+        to_the_end = true;
         Box::new(reader)
     };
-    let mut body = body;
     let body = system.spool("body", &mut body).map_err(|error| match error {
         SystemError::Io { action: "receive", source, .. } => {
             HttpError::Failed(format!("Request failed: the connection broke: {source}"))
         }
         other => other.into(),
     })?;
-    Ok(Answer { status, reason, headers, body })
+    Ok((Answer { status, reason, headers, body }, to_the_end))
+}
+
+/// A line to the server by way of the host's `openssl`; `None` if there is none. Nothing is sent before the
+/// server has shown a certificate that is good (unless none is asked for).
+fn openssl(
+    system: &mut dyn System,
+    request: &Request,
+    url: &Url,
+    proxy: Option<&Url>,
+) -> Result<Option<Line>> {
+    let place = |host: &str, port: u16| {
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    };
+    let is_number = url.host.parse::<std::net::IpAddr>().is_ok();
+    let mut command = Command::new(["openssl", "s_client", "-quiet"]).c_locale();
+    let mut add = |words: &[&str]| command.argv.extend(words.iter().map(Into::into));
+    add(&["-connect", &place(&url.host, url.port)]);
+    if !is_number {
+        add(&["-servername", &url.host]);
+    }
+    if request.validate_certs {
+        // The depth switches verification on in every version.
+        add(&["-verify", "16", "-verify_return_error"]);
+        add(&[if is_number { "-verify_ip" } else { "-verify_hostname" }, &url.host]);
+    }
+    let mut password = None;
+    if let Some(proxy) = proxy {
+        if proxy.scheme != "http" {
+            let text = format!("a proxy by {} needs `curl` on the host; install it first", proxy.scheme);
+            return Err(HttpError::Failed(text));
+        }
+        add(&["-proxy", &place(&proxy.host, proxy.port)]);
+        if let Some(user) = &proxy.user {
+            add(&["-proxy_user", user, "-proxy_pass", "env:SETPOINT_PROXY_PASSWORD"]);
+            password = Some(proxy.password.clone().unwrap_or_default());
+        }
+    }
+    if let Some(ca) = &request.ca_path {
+        let directory = is_directory(system, ca)?;
+        add(&[if directory { "-CApath" } else { "-CAfile" }, &files::text_of(ca)]);
+    }
+    for (flag, path) in [("-cert", &request.client_cert), ("-key", &request.client_key)] {
+        if let Some(path) = path {
+            add(&[flag, &files::text_of(path)]);
+        }
+    }
+    if !request.ciphers.is_empty() {
+        add(&["-cipher", &request.ciphers.join(":")]);
+    }
+    command.env.extend(password.map(|password| ("SETPOINT_PROXY_PASSWORD".to_string(), password)));
+    match system.converse(&command, request.timeout) {
+        Ok(program) => Ok(Some(Line::Tls(program))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What `openssl` means by its messages. `None` if there are none.
+fn tls_error(said: &str, url: &Url) -> Option<HttpError> {
+    let after = |marker: &str| {
+        let line = said.lines().find_map(|line| Some(line.split_once(marker)?.1))?;
+        Some(line.split_once(':').map_or(line, |(_, text)| text).trim().to_string())
+    };
+    if let Some(reason) = after("verify error:num=") {
+        return Some(HttpError::Failed(format!(
+            "Request failed: the certificate of {} is not valid: {reason}",
+            url.authority()
+        )));
+    }
+    let number = said.lines().find_map(|line| line.strip_prefix("connect:errno=")?.trim().parse().ok());
+    if let Some(number @ 1..) = number {
+        return Some(failed(&std::io::Error::from_raw_os_error(number)));
+    }
+    // `…:error:0A000086:SSL routines:function:reason:file:line:…`
+    let reason = said.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_once("error:")?.1.split(':').collect();
+        fields.get(3).filter(|text| !text.is_empty()).map(ToString::to_string)
+    });
+    let last = || said.lines().rfind(|line| !line.trim().is_empty()).map(|line| line.trim().to_string());
+    let reason = reason.or_else(last)?;
+    Some(HttpError::Failed(format!("Request failed: no TLS with {}: {reason}", url.authority())))
+}
+
+fn is_directory(system: &mut dyn System, path: &Path) -> Result<bool> {
+    Ok(system.stat_follow(path)?.is_some_and(|stat| stat.kind == FileKind::Directory))
 }
 
 type Head = (u16, String, Vec<(String, String)>);
@@ -846,8 +1014,7 @@ fn curl(system: &mut dyn System, request: &Request, url: &Url, auth: Auth) -> Re
         option(&mut config, "noproxy", "*");
     }
     if let Some(ca) = &request.ca_path {
-        let directory =
-            system.stat_follow(ca)?.is_some_and(|stat| stat.kind == crate::system::FileKind::Directory);
+        let directory = is_directory(system, ca)?;
         option(&mut config, if directory { "capath" } else { "cacert" }, &files::text_of(ca));
     }
     for (name, path) in
@@ -888,8 +1055,11 @@ fn last_head(lines: &[String], body: PathBuf) -> Result<Answer> {
     Ok(Answer { status, reason, headers, body })
 }
 
-/// The answer by way of the host's `wget`; `None` if there is none.
+/// The answer by way of the host's `wget`; `None` if there is none that knows what is needed.
 fn wget(system: &mut dyn System, request: &Request, url: &Url, auth: Auth) -> Result<Option<Answer>> {
+    if !request.ciphers.is_empty() {
+        return Ok(None);
+    }
     let scratch = system.scratch()?;
     let body = system.spool("body", &mut std::io::empty())?;
     let config = scratch.join("wgetrc");
@@ -905,8 +1075,9 @@ fn wget(system: &mut dyn System, request: &Request, url: &Url, auth: Auth) -> Re
     if !request.use_proxy {
         lines.push_str("use_proxy = off\n");
     }
+    let ca_is_directory = request.ca_path.as_ref().map(|path| is_directory(system, path)).transpose()?;
     for (name, path) in [
-        ("ca_certificate", &request.ca_path),
+        (if ca_is_directory == Some(true) { "ca_directory" } else { "ca_certificate" }, &request.ca_path),
         ("certificate", &request.client_cert),
         ("private_key", &request.client_key),
     ] {
@@ -938,6 +1109,10 @@ fn wget(system: &mut dyn System, request: &Request, url: &Url, auth: Auth) -> Re
         return Ok(None);
     };
     let said = output.stderr_text();
+    // That of busybox, which does not look at certificates.
+    if ["unrecognized option", "invalid option", "unknown option"].iter().any(|text| said.contains(text)) {
+        return Ok(None);
+    }
     let lines: Vec<String> =
         said.lines().filter(|line| line.starts_with("  ")).map(|line| line.trim().to_string()).collect();
     if !lines.iter().any(|line| line.starts_with("HTTP/")) {
@@ -973,6 +1148,7 @@ pub fn http_date(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::local::{Local, NoDepot};
 
     #[test]
     fn addresses_are_read_and_joined() {
@@ -1015,6 +1191,308 @@ mod tests {
             assert_eq!(netrc(text, host), Some(expected), "{host}");
         }
         assert_eq!(netrc("machine a login u password p", "c"), None);
+    }
+
+    /// An authority and servers with certificates of every kind. `None`, said aloud, without openssl.
+    struct Tls {
+        place: tempfile::TempDir,
+    }
+
+    /// Ends with the test.
+    struct Served {
+        child: std::process::Child,
+        port: u16,
+    }
+
+    impl Drop for Served {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    fn openssl_tool(place: &Path, words: &str) -> std::process::Command {
+        let mut command = std::process::Command::new("openssl");
+        command.args(words.split(' ')).current_dir(place).stderr(std::process::Stdio::null());
+        command
+    }
+
+    impl Tls {
+        #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+        fn new(test: &str) -> Option<Tls> {
+            let place = tempfile::tempdir().expect("a directory");
+            if openssl_tool(place.path(), "version").output().is_err() {
+                eprintln!("skipped {test}: needs openssl");
+                return None;
+            }
+            let tls = Tls { place };
+            let path = tls.place.path();
+            let run = |words: &str| {
+                assert!(openssl_tool(path, words).output().expect("it starts").status.success(), "{words}");
+            };
+            let write = |name: &str, text: &str| std::fs::write(path.join(name), text).expect("written");
+            let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+            run(&format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=Test -days 3650"));
+            write("index", "");
+            write(
+                "ca.cnf",
+                "[ca]\ndefault_ca=d\n[d]\ndatabase=index\nnew_certs_dir=.\npolicy=p\ndefault_md=sha256\nrand_serial=yes\nunique_subject=no\ncopy_extensions=none\n[p]\ncommonName=supplied\n",
+            );
+            for (name, alternative, until) in [
+                ("good", "DNS:localhost,IP:127.0.0.1", "21000101000000Z"),
+                ("other", "DNS:other.example", "21000101000000Z"),
+                ("expired", "DNS:localhost,IP:127.0.0.1", "20200101000000Z"),
+            ] {
+                write(&format!("{name}.ext"), &format!("[e]\nsubjectAltName={alternative}\n"));
+                run(&format!("req {key} -keyout {name}.key -out {name}.csr -subj /CN=localhost"));
+                run(&format!(
+                    "ca -batch -notext -config ca.cnf -cert ca.pem -keyfile ca.key -in {name}.csr -out {name}.pem -extfile {name}.ext -extensions e -startdate 20190101000000Z -enddate {until}"
+                ));
+            }
+            write("self.ext", "");
+            run(&format!(
+                "req -x509 {key} -keyout self.key -out self.pem -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -days 3650"
+            ));
+            run(&format!("req {key} -keyout client.key -out client.csr -subj /CN=me"));
+            run(
+                "x509 -req -in client.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out client.pem -days 3650",
+            );
+            write("hello.txt", "hello\n");
+            write("large.bin", &"0123456789abcdef".repeat(1 << 17));
+            Some(tls)
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.place.path().join(name)
+        }
+
+        fn serve(&self, certificate: &str, how: &str) -> Served {
+            let port = {
+                let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+                free.local_addr().expect("bound").port()
+            };
+            let words = format!(
+                "s_server -accept 127.0.0.1:{port} -cert {certificate}.pem -key {certificate}.key {how}"
+            );
+            let child = openssl_tool(self.place.path(), &words)
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .expect("it starts");
+            Served { child, port }
+        }
+
+        /// A directory with a link to this program alone. `None` if it is not here.
+        fn only(&self, program: &str) -> Option<PathBuf> {
+            let paths = std::env::var_os("PATH")?;
+            let found =
+                std::env::split_paths(&paths).map(|path| path.join(program)).find(|path| path.exists())?;
+            let directory = self.path(&format!("only-{program}"));
+            std::fs::create_dir_all(&directory).expect("made");
+            let _ = std::os::unix::fs::symlink(found, directory.join(program));
+            Some(directory)
+        }
+
+        /// Asks with one program, until the server listens.
+        fn ask(
+            &self,
+            program: &Path,
+            change: impl Fn(&mut Request),
+            url: &str,
+        ) -> Result<(Response, Vec<u8>)> {
+            let mut local = Local::new(Box::new(NoDepot));
+            local.set_environment(vec![("PATH".into(), program.to_string_lossy().into_owned())]);
+            let mut request = asking(url);
+            request.ca_path = Some(self.path("ca.pem"));
+            change(&mut request);
+            for _ in 0..100 {
+                let answer = send(&mut local, &request);
+                let not_yet = |text: &str| text.contains("refused") || text.contains("connect to server");
+                if answer.as_ref().is_err_and(|error| not_yet(&error.to_string())) {
+                    std::thread::sleep(Duration::from_millis(20));
+                    continue;
+                }
+                return answer.map(|response| {
+                    let body = local.read(&response.body).expect("kept");
+                    local.clear_scratch();
+                    (response, body)
+                });
+            }
+            panic!("the server does not listen");
+        }
+    }
+
+    fn asking(url: &str) -> Request {
+        Request {
+            method: "GET".into(),
+            url: url.into(),
+            headers: Vec::new(),
+            unredirected_headers: Vec::new(),
+            body: None,
+            body_size: 0,
+            timeout: Duration::from_secs(10),
+            redirects: Redirects::All,
+            user: None,
+            password: None,
+            force_basic_auth: false,
+            validate_certs: true,
+            ca_path: None,
+            client_cert: None,
+            client_key: None,
+            ciphers: Vec::new(),
+            unix_socket: None,
+            use_proxy: false,
+            use_netrc: false,
+            agent: "test".into(),
+            decompress: true,
+        }
+    }
+
+    /// Whichever of the host's programs makes the connection, only a certificate that is good is accepted.
+    #[test]
+    fn certificates_are_checked_whoever_connects() {
+        let Some(tls) = Tls::new("certificates") else { return };
+        for (certificate, valid) in [("good", true), ("other", false), ("expired", false), ("self", false)] {
+            let server = tls.serve(certificate, "-WWW -quiet");
+            for program in ["curl", "wget", "openssl"] {
+                let Some(path) = tls.only(program) else { continue };
+                for host in ["localhost", "127.0.0.1"] {
+                    let url = format!("https://{host}:{}/hello.txt", server.port);
+                    let what = format!("{certificate} at {host} by {program}");
+                    let answer = tls.ask(&path, |_| (), &url);
+                    match &answer {
+                        Ok((response, body)) => {
+                            assert!(valid, "{what} was accepted");
+                            assert_eq!((response.status, body.as_slice()), (200, &b"hello\n"[..]), "{what}");
+                        }
+                        Err(error) => assert!(!valid, "{what}: {error}"),
+                    }
+                    let (response, body) =
+                        tls.ask(&path, |request| request.validate_certs = false, &url).expect(&what);
+                    assert_eq!((response.status, body.as_slice()), (200, &b"hello\n"[..]), "{what}");
+                    // Without the authority nothing is known of the certificate.
+                    if host == "localhost" {
+                        assert!(tls.ask(&path, |request| request.ca_path = None, &url).is_err(), "{what}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn openssl_says_what_is_wrong() {
+        let Some(tls) = Tls::new("messages of openssl") else { return };
+        let openssl = tls.only("openssl").expect("it is here");
+        for (certificate, expected) in
+            [("other", "ostname mismatch"), ("expired", "certificate has expired"), ("self", "self")]
+        {
+            let server = tls.serve(certificate, "-WWW -quiet");
+            let authority = format!("localhost:{}", server.port);
+            let error =
+                tls.ask(&openssl, |_| (), &format!("https://{authority}/hello.txt")).expect_err("refused");
+            let text = error.to_string();
+            assert!(
+                text.starts_with(&format!("Request failed: the certificate of {authority} is not valid: "))
+                    && text.contains(expected),
+                "{text}"
+            );
+        }
+        let mut local = Local::new(Box::new(NoDepot));
+        local.set_environment(vec![("PATH".into(), openssl.to_string_lossy().into_owned())]);
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = closed.local_addr().expect("bound").port();
+        let mut request = asking(&format!("https://127.0.0.1:{port}/"));
+        request.timeout = Duration::from_millis(300);
+        let silent = send(&mut local, &request).expect_err("nobody answers").to_string();
+        assert_eq!(silent, "Request failed: <urlopen error timed out>");
+        drop(closed);
+        let refused = send(&mut local, &request).expect_err("nobody listens").to_string();
+        assert_eq!(refused, "Request failed: <urlopen error [Errno 111] Connection refused>");
+        local.set_environment(vec![("PATH".into(), tls.path("empty").to_string_lossy().into_owned())]);
+        let nothing = send(&mut local, &request).expect_err("no program").to_string();
+        assert_eq!(nothing, "https needs `curl` or `wget` or `openssl` on the host; install it first");
+    }
+
+    /// What goes out and what comes in is the same as without TLS in between.
+    #[test]
+    fn openssl_carries_requests_and_answers_whole() {
+        let Some(tls) = Tls::new("requests by openssl") else { return };
+        let openssl = tls.only("openssl").expect("it is here");
+        let server = tls.serve("good", "-WWW -quiet");
+        let url = format!("https://localhost:{}/large.bin", server.port);
+        let (_, body) = tls.ask(&openssl, |_| (), &url).expect("it comes");
+        assert!(body == "0123456789abcdef".repeat(1 << 17).into_bytes());
+        drop(server);
+        // A body whose pieces begin with the letters that openssl takes as commands of a person.
+        let sent: Vec<u8> = b"Q\nR\nK\nk\nB\n".iter().copied().cycle().take(700_000).collect();
+        std::fs::write(tls.path("body"), &sent).expect("written");
+        let mut server = tls.serve("good", "-quiet -naccept 1 -Verify 1 -CAfile ca.pem");
+        let mut heard = server.child.stdout.take().expect("piped");
+        let mut says = server.child.stdin.take().expect("piped");
+        let length = sent.len();
+        let attendant = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            let mut block = [0; 65536];
+            loop {
+                let end = all.windows(4).position(|four| four == b"\r\n\r\n");
+                if end.is_some_and(|end| all.len() >= end + 4 + length) {
+                    break;
+                }
+                let count = heard.read(&mut block).expect("readable");
+                assert!(count > 0, "the request ends early");
+                all.extend_from_slice(&block[..count]);
+            }
+            let answer =
+                b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\nX-A: b\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+            says.write_all(answer).expect("sent");
+            all
+        });
+        let change = |request: &mut Request| {
+            request.method = "POST".into();
+            request.body = Some(tls.path("body"));
+            request.body_size = u64::try_from(length).expect("small");
+            request.user = Some("me".into());
+            request.password = Some("secret".into());
+            request.force_basic_auth = true;
+            request.client_cert = Some(tls.path("client.pem"));
+            request.client_key = Some(tls.path("client.key"));
+        };
+        let url = format!("https://localhost:{}/in?x=1", server.port);
+        let (response, body) = tls.ask(&openssl, change, &url).expect("it is taken");
+        assert_eq!((response.status, body.as_slice()), (201, &b"abc"[..]));
+        assert_eq!(response.header("x-a").as_deref(), Some("b"));
+        let all = attendant.join().expect("it was heard");
+        let text = String::from_utf8_lossy(&all);
+        assert!(text.starts_with("POST /in?x=1 HTTP/1.1\r\n"), "{}", &text[..200]);
+        assert!(text.contains("Authorization: Basic bWU6c2VjcmV0\r\n"));
+        assert!(all.ends_with(&sent));
+    }
+
+    #[test]
+    fn what_openssl_says_is_understood() {
+        let url = Url::parse("https://h/").expect("valid");
+        for (said, expected) in [
+            (
+                "depth=0 CN = h\nverify error:num=18:self-signed certificate\n4017:error:0A000086:SSL routines:f:certificate verify failed:x.c:1:\n",
+                Some("the certificate of h is not valid: self-signed certificate"),
+            ),
+            (
+                "40F7:error:8000006F:system library:BIO_connect:Connection refused:b.c:1:calling connect()\nconnect:errno=111\n",
+                Some("<urlopen error [Errno 111] Connection refused>"),
+            ),
+            (
+                "4017:error:0A000438:SSL routines:ssl3_read_bytes:tlsv1 alert internal error:x.c:1:SSL alert number 80\n",
+                Some("no TLS with h: tlsv1 alert internal error"),
+            ),
+            (
+                "BIO_lookup_ex: Name or service not known\nconnect:errno=0\n",
+                Some("no TLS with h: connect:errno=0"),
+            ),
+            ("", None),
+        ] {
+            let got = tls_error(said, &url).map(|error| error.to_string());
+            assert_eq!(got, expected.map(|text| format!("Request failed: {text}")), "{said}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub const MODULE: Module = Module {
     summary: "Sends a request to a web service",
     description: "Returns status, headers and (for JSON always, else with `return_content`) the content of the answer; fails \
         if the status is not one of `status_code`. Reports a change only if it writes `dest`. `http` and sockets are spoken by \
-        the runner itself; `https` takes the host's `curl` or `wget`. In check mode no request is sent and the task is skipped.",
+        the runner itself; `https` takes the host's `curl`, `wget` or `openssl`. In check mode no request is sent and the task is skipped.",
     example: "- name: Is the service healthy?\n  ansible.builtin.uri:\n    url: http://localhost:8080/health\n    return_content: true\n  register: health\n  until: health.status == 200\n  retries: 10\n- name: Make an issue\n  ansible.builtin.uri:\n    url: https://tracker.example.org/api/issues\n    method: POST\n    body_format: json\n    body: { title: \"From a playbook\" }\n    url_username: bot\n    url_password: \"{{ token }}\"\n    force_basic_auth: true\n    status_code: [200, 201]\n",
     scope: Scope::World,
     params: &[

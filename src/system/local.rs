@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags};
@@ -500,6 +501,14 @@ impl System for Local {
 
     fn query(&mut self, command: &Command) -> Result<Output> {
         self.run(command)
+    }
+
+    fn converse(
+        &mut self,
+        command: &Command,
+        patience: Duration,
+    ) -> Result<Box<dyn super::converse::Conversation>> {
+        super::converse::start(command, &self.environment, &self.programs, patience)
     }
 
     fn probe(&mut self, probe: &super::probe::Probe) -> Result<super::probe::Answer> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::value::Value;
+use converse::Conversation;
 
 /// The reads of a decorator that has nothing to add to them: `self.inner` answers.
 macro_rules! forward_reads {
@@ -64,6 +65,13 @@ macro_rules! forward_reads {
         fn query(&mut self, command: &Command) -> Result<Output> {
             self.inner.query(command)
         }
+        fn converse(
+            &mut self,
+            command: &Command,
+            patience: std::time::Duration,
+        ) -> Result<Box<dyn crate::system::converse::Conversation>> {
+            self.inner.converse(command, patience)
+        }
         fn probe(&mut self, probe: &crate::system::probe::Probe) -> Result<crate::system::probe::Answer> {
             self.inner.probe(probe)
         }
@@ -86,6 +94,7 @@ macro_rules! forward_reads {
 
 mod accounts;
 pub mod change;
+pub mod converse;
 pub mod digest;
 pub mod exec;
 pub mod fake;
@@ -564,6 +573,13 @@ pub trait System {
     }
     /// Runs a command that only looks. It must not change anything.
     fn query(&mut self, command: &Command) -> Result<Output>;
+    /// Starts a command that only looks (at the network, say), to be spoken to while it runs. A read or write
+    /// that waits longer than `patience` is an error.
+    fn converse(&mut self, command: &Command, _patience: Duration) -> Result<Box<dyn Conversation>> {
+        let program =
+            command.argv.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+        Err(SystemError::Start { program, source: std::io::ErrorKind::NotFound.into() })
+    }
     /// Asks the kernel what no file tells.
     fn probe(&mut self, probe: &probe::Probe) -> Result<probe::Answer>;
     /// What is at each of many paths: a machine that can looks at several at once.
@@ -695,6 +711,9 @@ impl<S: System + ?Sized> System for &mut S {
     }
     fn query(&mut self, command: &Command) -> Result<Output> {
         (**self).query(command)
+    }
+    fn converse(&mut self, command: &Command, patience: Duration) -> Result<Box<dyn Conversation>> {
+        (**self).converse(command, patience)
     }
     fn probe(&mut self, probe: &probe::Probe) -> Result<probe::Answer> {
         (**self).probe(probe)

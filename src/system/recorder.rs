@@ -203,6 +203,14 @@ impl<S: System> System for Recorder<S> {
         self.inner.query(command)
     }
 
+    fn converse(
+        &mut self,
+        command: &Command,
+        patience: std::time::Duration,
+    ) -> Result<Box<dyn super::converse::Conversation>> {
+        self.inner.converse(command, patience)
+    }
+
     fn probe(&mut self, probe: &super::probe::Probe) -> Result<super::probe::Answer> {
         self.inner.probe(probe)
     }
