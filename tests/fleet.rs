@@ -137,14 +137,17 @@ impl Fleet {
     }
 
     /// All that was ever written to a host since it was made: path, kind, owner, mode, size, time, content.
-    /// Left out is what a login leaves (logs) and the cached runner, which a dry run delivers too.
+    /// Left out is what a login leaves (logs) and the cached runner, which a dry run delivers too; and what dnf and
+    /// zypper keep for themselves whenever they are asked, as does whoever reads a database of SQLite's.
     fn written(&self, name: &str) -> BTreeMap<String, String> {
         fn walk(dir: &Path, root: &Path, out: &mut BTreeMap<String, String>) {
             for entry in fs::read_dir(dir).expect("readable").flatten() {
                 let path = entry.path();
                 let shown = path.strip_prefix(root).expect("below the root").display().to_string();
-                let left_out = ["var/log", "var/lib/systemd", "var/cache/ldconfig"];
-                if left_out.contains(&shown.as_str()) || shown.ends_with(".cache/setpoint") {
+                let left_out =
+                    ["var/log", "var/lib/systemd", "var/cache/ldconfig", "var/cache/dnf", "var/cache/zypp"];
+                let own = [".cache/setpoint", ".sqlite-shm", ".sqlite-wal"];
+                if left_out.contains(&shown.as_str()) || own.iter().any(|end| shown.ends_with(end)) {
                     continue;
                 }
                 let meta = fs::symlink_metadata(&path).expect("readable");
@@ -155,7 +158,8 @@ impl Fleet {
                         setpoint::system::Algorithm::Sha256,
                         &fs::read(&path).expect("readable"),
                     );
-                    said.push_str(&format!(" {} {} {digest}", meta.size(), meta.mtime()));
+                    let time = if shown.ends_with(".sqlite") { 0 } else { meta.mtime() };
+                    said.push_str(&format!(" {} {time} {digest}", meta.size()));
                 } else if meta.is_symlink() {
                     said.push_str(&format!(" -> {}", fs::read_link(&path).expect("readable").display()));
                 } else if meta.is_dir() {

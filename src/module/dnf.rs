@@ -2,9 +2,13 @@
 
 use serde::Deserialize;
 
+use crate::module::planned::Planned;
 use crate::module::{Module, ModuleError, Outcome, Param, Rule, Scope, Type, host, typed};
 use crate::system::{Applied, Command, Done, Effect, Intent, Output, System};
 use crate::value::{Map, Value, map_of};
+
+/// Whose packages these are in what a dry run has planned.
+const MANAGER: &str = "rpm";
 
 /// Installs, upgrades and removes packages.
 pub const MODULE: Module = Module {
@@ -161,11 +165,12 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
         return Ok(outcome);
     }
     let everything = names == ["*"];
+    let planned = Planned::read(MANAGER, system);
     match state {
         "absent" => {
             let mut there = Vec::new();
             for name in &names {
-                if is_for_dnf(name) || is_installed(name, system)? {
+                if is_for_dnf(name) || is_installed(name, &planned, system)? {
                     there.push(name.clone());
                 }
             }
@@ -184,7 +189,7 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
         _ => {
             let mut missing = Vec::new();
             for name in &names {
-                if is_for_dnf(name) || !is_installed(name, system)? {
+                if is_for_dnf(name) || !is_installed(name, &planned, system)? {
                     missing.push(name.clone());
                 }
             }
@@ -222,7 +227,10 @@ fn is_for_dnf(name: &str) -> bool {
 }
 
 /// Whether a package, or what provides this, is installed, in a version that is good enough.
-fn is_installed(name: &str, system: &mut dyn System) -> Result<bool, ModuleError> {
+fn is_installed(name: &str, planned: &Planned, system: &mut dyn System) -> Result<bool, ModuleError> {
+    if let Some(there) = planned.has_rpm(name) {
+        return Ok(there);
+    }
     let mut words: Vec<&str> = vec!["rpm", "-q"];
     let has_relation = name.contains(['<', '>', '=']);
     if has_relation || name.starts_with('/') || name.contains('(') {
@@ -304,28 +312,138 @@ fn latest(
     outcome: &mut Outcome,
     system: &mut dyn System,
 ) -> Result<(), ModuleError> {
-    let mut missing = Vec::new();
-    let mut there = Vec::new();
+    let planned = Planned::read(MANAGER, system);
+    let (mut install, mut upgrade) = (Vec::new(), Vec::new());
     for name in names {
-        if is_for_dnf(name) || is_installed(name, system)? {
-            there.push(name.clone())
-        } else {
-            missing.push(name.clone())
+        // What dnf has to judge, or is there only as this dry run has it, `install` brings up to date as well.
+        if is_for_dnf(name) || planned.has_rpm(name) == Some(true) {
+            install.push(name.clone());
+        } else if is_installed(name, &planned, system)? {
+            upgrade.push(name.clone());
+        } else if !args.update_only {
+            install.push(name.clone());
         }
     }
-    if !missing.is_empty() && !args.update_only {
-        transact(args, program, "install", &missing, outcome, system)?;
-    }
-    if !there.is_empty() {
-        // 100 says that there are updates.
-        let output = system.query(&command(args, program, &["check-update", "-q"], &there))?;
-        let undecided = there.iter().any(|name| is_for_dnf(name));
-        if output.code == 100 || undecided {
-            let verb = if undecided { "install" } else { "upgrade" };
-            transact(args, program, verb, &there, outcome, system)?;
+    for (verb, names) in [("install", install), ("upgrade", upgrade)] {
+        if !names.is_empty() {
+            transact(args, program, verb, &names, outcome, system)?;
         }
     }
     Ok(())
+}
+
+/// One package in a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Step {
+    /// `Installed`, `Upgraded`, `Downgraded`, `Reinstalled` or `Removed`.
+    what: &'static str,
+    name: String,
+    version: String,
+}
+
+impl Step {
+    /// The version that will be there. `None` if the package goes.
+    fn after(&self) -> Option<String> {
+        (self.what != "Removed").then(|| self.version.clone())
+    }
+}
+
+/// The table of a transaction that dnf shows before it asks: a heading for each kind, then rows of name,
+/// architecture, version, source and size. A long name has its row to itself.
+fn plan(text: &str) -> Vec<Step> {
+    let mut out = Vec::new();
+    let (mut what, mut words) = (None, Vec::<&str>::new());
+    for line in text.lines().take_while(|line| !line.starts_with("Transaction Summary")) {
+        if let Some(heading) = line.strip_suffix(':').filter(|line| !line.starts_with(' ')) {
+            let first = heading.split(' ').next().unwrap_or_default();
+            what = match first {
+                "Installing" => Some("Installed"),
+                "Upgrading" => Some("Upgraded"),
+                "Downgrading" => Some("Downgraded"),
+                "Reinstalling" => Some("Reinstalled"),
+                "Removing" => Some("Removed"),
+                _ => None,
+            };
+            words.clear();
+            continue;
+        }
+        let Some(what) = what.filter(|_| line.starts_with(' ')) else { continue };
+        let mut row: Vec<&str> = line.split_whitespace().collect();
+        if row.first() == Some(&"replacing") {
+            // What is replaced is named with its architecture.
+            if let [_, name, version, ..] = row[..] {
+                let name = name.rsplit_once('.').map_or(name, |(name, _)| name);
+                out.push(Step { what: "Removed", name: name.into(), version: version.into() });
+            }
+            continue;
+        }
+        words.append(&mut row);
+        if let [name, _, version, _, _, ..] = words[..] {
+            out.push(Step { what, name: name.into(), version: version.into() });
+            words.clear();
+        }
+    }
+    // What is replaced by a newer version of itself is no removal.
+    let stays: Vec<String> =
+        out.iter().filter(|step| step.what != "Removed").map(|step| step.name.clone()).collect();
+    out.retain(|step| step.what != "Removed" || !stays.contains(&step.name));
+    out
+}
+
+/// What dnf would do.
+enum Rehearsal {
+    Nothing,
+    Steps(Vec<Step>),
+    /// It is not known: dnf is not there yet, or speaks in a way that is not understood.
+    Unknown,
+}
+
+fn rehearse(
+    args: &Args,
+    program: &str,
+    verb: &str,
+    names: &[String],
+    system: &mut dyn System,
+) -> Result<Rehearsal, ModuleError> {
+    let mut refusal = command(args, program, &[verb], names);
+    if let Some(word) = refusal.argv.iter_mut().find(|word| word.as_os_str() == "-y") {
+        *word = "--assumeno".into();
+    }
+    let planned = match system.query(&refusal) {
+        Ok(output) => output,
+        Err(error) if error.is_not_found() && system.uncertain().is_some() => return Ok(Rehearsal::Unknown),
+        Err(error) => return Err(error.into()),
+    };
+    let text = planned.stdout_text() + &planned.stderr_text();
+    if text.contains("Nothing to do") {
+        return Ok(Rehearsal::Nothing);
+    }
+    let has_plan = text.contains("Transaction Summary") || text.contains("Operation aborted");
+    if !planned.success() && !has_plan && system.uncertain().is_none() {
+        return Err(failed("Failed to install some of the specified packages", &planned));
+    }
+    let steps = plan(&planned.stdout_text());
+    Ok(if steps.is_empty() { Rehearsal::Unknown } else { Rehearsal::Steps(steps) })
+}
+
+/// Names that would make a package older than it is.
+fn downgrading(steps: &[Step], names: &[String]) -> Vec<String> {
+    let older = |name: &&String| {
+        steps.iter().any(|step| step.what == "Downgraded" && name.starts_with(&format!("{}-", step.name)))
+    };
+    names.iter().filter(older).cloned().collect()
+}
+
+/// Versions of packages that are there.
+fn versions(names: &[&str], system: &mut dyn System) -> Result<Map, ModuleError> {
+    if names.is_empty() {
+        return Ok(Map::new());
+    }
+    let words = ["rpm", "-q", "--qf", "%{NAME} %{VERSION}-%{RELEASE}\n"].iter().chain(names).copied();
+    let text = host::ask(words, system)?.stdout_text();
+    let pair =
+        |line: &str| line.split_once(' ').map(|(name, version)| (name.to_string(), version.to_string()));
+    Ok(map_of(text.lines().filter_map(pair).filter(|(name, _)| names.contains(&name.as_str()))))
 }
 
 fn transact(
@@ -336,45 +454,58 @@ fn transact(
     outcome: &mut Outcome,
     system: &mut dyn System,
 ) -> Result<(), ModuleError> {
-    let mut refusal = command(args, program, &[verb], names);
-    if let Some(word) = refusal.argv.iter_mut().find(|word| word.as_os_str() == "-y") {
-        *word = "--assumeno".into();
-    }
-    let planned = match system.query(&refusal) {
-        Ok(output) => output,
-        Err(error) if error.is_not_found() && system.uncertain().is_some() => Output::default(),
-        Err(error) => return Err(error.into()),
-    };
-    let text = planned.stdout_text() + &planned.stderr_text();
-    if text.contains("Nothing to do") {
-        return Ok(());
-    }
-    let has_plan = text.contains("Transaction Summary") || text.contains("Operation aborted");
-    if !planned.success() && !has_plan && system.uncertain().is_none() {
-        return Err(failed("Failed to install some of the specified packages", &planned));
-    }
-    let list = |installed: bool| -> Map {
-        let value = |installed: bool| if installed { Value::from("installed") } else { Value::Null };
-        names.iter().map(|name| (name.as_str().into(), value(installed))).collect()
-    };
+    let planned = Planned::read(MANAGER, system);
     let removes = ["remove", "autoremove"].contains(&verb);
-    let intent = Intent {
-        kind: "package",
-        id: if names.is_empty() { verb.to_string() } else { names.join(" ") },
-        before: list(removes || verb == "upgrade").into(),
-        after: if removes {
-            list(false)
-        } else {
-            names.iter().map(|name| (name.as_str().into(), verb.into())).collect()
+    // What only this dry run has brought, dnf does not know of.
+    let (recorded, mut names): (Vec<String>, Vec<String>) =
+        names.iter().cloned().partition(|name| removes && matches!(planned.of(name), Some(Some(_))));
+    let mut steps: Vec<Step> = Vec::new();
+    if recorded.is_empty() || !names.is_empty() {
+        let mut rehearsal = rehearse(args, program, verb, &names, system)?;
+        if let Rehearsal::Steps(found) = &rehearsal
+            && !args.allow_downgrade
+            && verb == "install"
+        {
+            let older = downgrading(found, &names);
+            if !older.is_empty() {
+                names.retain(|name| !older.contains(name));
+                if names.is_empty() {
+                    return Ok(());
+                }
+                rehearsal = rehearse(args, program, verb, &names, system)?;
+            }
         }
-        .into(),
-        undo: (verb == "install").then(|| command(args, program, &["remove"], names)),
-        effects: vec![Effect::Anything],
-        ..Intent::default()
-    };
-    let done = system.change(&command(args, program, &[verb], names), intent)?;
+        match rehearsal {
+            Rehearsal::Nothing if recorded.is_empty() => return Ok(()),
+            Rehearsal::Nothing => {}
+            Rehearsal::Steps(found) => {
+                steps = found;
+                steps.retain(|step| planned.of(&step.name) != Some(step.after().as_deref()));
+                if steps.is_empty() && recorded.is_empty() {
+                    return Ok(());
+                }
+            }
+            Rehearsal::Unknown => {
+                let what = if removes { "Removed" } else { "Installed" };
+                steps = names
+                    .iter()
+                    .map(|name| Step { what, name: name.clone(), version: "unknown".into() })
+                    .collect();
+            }
+        }
+    }
+    steps.extend(recorded.iter().map(|name| Step {
+        what: "Removed",
+        name: name.clone(),
+        version: planned.of(name).flatten().unwrap_or_default().into(),
+    }));
+    let command = command(args, program, &[verb], &names);
+    let intent = intent(args, program, verb, &names, &steps, planned, system)?;
+    let done = system.change(&command, intent)?;
     let results: Vec<String> = match done {
-        Done::Recorded => names.iter().map(|name| format!("would {verb}: {name}")).collect(),
+        Done::Recorded => {
+            steps.iter().map(|step| format!("{}: {}-{}", step.what, step.name, step.version)).collect()
+        }
         Done::Made(output) if output.success() => summary(&output.stdout_text()),
         Done::Made(output) => return Err(failed(&format!("dnf {verb} failed"), &output)),
     };
@@ -384,6 +515,51 @@ fn transact(
         ("msg", "".into()),
     ]));
     Ok(())
+}
+
+fn intent(
+    args: &Args,
+    program: &str,
+    verb: &str,
+    names: &[String],
+    steps: &[Step],
+    planned: Planned,
+    system: &mut dyn System,
+) -> Result<Intent, ModuleError> {
+    let there: Vec<&str> = steps
+        .iter()
+        .filter(|step| !["Installed", "Removed"].contains(&step.what))
+        .map(|step| step.name.as_str())
+        .collect();
+    let known = versions(&there, system)?;
+    let before = |step: &Step| match step.what {
+        "Installed" => Value::Null,
+        "Removed" => step.version.as_str().into(),
+        _ => known.get(step.name.as_str()).cloned().unwrap_or_else(|| "installed".into()),
+    };
+    let fresh: Vec<String> =
+        steps.iter().filter(|step| step.what == "Installed").map(|step| step.name.clone()).collect();
+    let only_new = !fresh.is_empty() && fresh.len() == steps.len();
+    Ok(Intent {
+        kind: "package",
+        id: if names.is_empty() && steps.is_empty() { verb.to_string() } else { joined(names, steps) },
+        before: map_of(steps.iter().map(|step| (step.name.clone(), before(step)))).into(),
+        after: map_of(steps.iter().map(|step| (step.name.clone(), Value::from(step.after())))).into(),
+        undo: only_new.then(|| command(args, program, &["remove"], &fresh)),
+        effects: vec![
+            Effect::Anything,
+            planned.effect(MANAGER, steps.iter().map(|step| (step.name.clone(), step.after()))),
+        ],
+        ..Intent::default()
+    })
+}
+
+fn joined(names: &[String], steps: &[Step]) -> String {
+    if names.is_empty() {
+        steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join(" ")
+    } else {
+        names.join(" ")
+    }
 }
 
 /// The lines after `Installed:`, `Upgraded:`, `Removed:` at the end of a run.

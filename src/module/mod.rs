@@ -94,6 +94,7 @@ pub mod parted;
 pub mod patch;
 pub mod ping;
 pub mod pip;
+mod planned;
 pub mod postgresql;
 pub mod postgresql_db;
 pub mod postgresql_ext;

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::module::dpkg::Database;
 use crate::module::facts::{distribution, package_manager};
+use crate::module::planned::Planned;
 use crate::module::{Module, ModuleError, Outcome, Param, Scope, Type, host, typed};
 use crate::system::System;
 use crate::value::{Map, Value, map_of};
@@ -132,6 +133,22 @@ fn rpm(packages: &mut Map, system: &mut dyn System) -> Result<bool, ModuleError>
         ]);
         add(packages, name, entry);
         found = true;
+    }
+    for (name, version) in Planned::read("rpm", system).packages() {
+        packages.shift_remove(name.as_str());
+        let Some(version) = version else { continue };
+        let (epoch, rest) =
+            version.split_once(':').map_or((None, version.as_str()), |(e, rest)| (Some(e), rest));
+        let (version, release) = rest.rsplit_once('-').unwrap_or((rest, ""));
+        let entry = map_of([
+            ("name", Value::from(name.as_str())),
+            ("version", version.into()),
+            ("release", release.into()),
+            ("epoch", epoch.and_then(|epoch| epoch.parse::<i64>().ok()).map_or(Value::Null, Value::Int)),
+            ("arch", Value::Null),
+            ("source", "rpm".into()),
+        ]);
+        add(packages, name, entry);
     }
     // A database of rpm without a package is not what manages the host.
     Ok(found && output.success())

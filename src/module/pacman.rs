@@ -1,12 +1,17 @@
 //! `pacman`: packages of Arch.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::module::planned::Planned;
 use crate::module::{Module, ModuleError, Outcome, Param, Rule, Scope, Type, host, typed};
 use crate::system::{Algorithm, Applied, Command, Done, Effect, Intent, System};
 use crate::value::{Map, Value, map_of};
+
+/// Whose packages these are in what a dry run has planned.
+const MANAGER: &str = "pacman";
 
 /// Installs, upgrades and removes packages.
 pub const MODULE: Module = Module {
@@ -96,6 +101,10 @@ fn pairs(text: &str) -> Vec<(String, String)> {
 struct Known {
     packages: Vec<(String, String)>,
     explicit: Vec<String>,
+    /// What earlier tasks of this dry run have changed in it.
+    planned: Planned,
+    /// Options for looking into lists that this dry run has fetched beside those of the machine.
+    lists: Vec<String>,
 }
 
 impl Known {
@@ -104,30 +113,37 @@ impl Known {
     }
 }
 
-fn known(args: &Args, system: &mut dyn System) -> Result<Known, ModuleError> {
+fn known(args: &Args, lists: Vec<String>, system: &mut dyn System) -> Result<Known, ModuleError> {
     let program = args.executable.as_str();
-    let packages = pairs(&host::ask([program, "-Q"], system)?.stdout_text());
+    let mut packages = pairs(&host::ask([program, "-Q"], system)?.stdout_text());
+    let planned = Planned::read(MANAGER, system);
+    for (name, version) in planned.packages() {
+        packages.retain(|(known, _)| known != name);
+        packages.extend(version.iter().map(|version| (name.clone(), version.clone())));
+    }
     let explicit = if args.reason.is_some() {
         host::ask([program, "-Qeq"], system)?.stdout_text().lines().map(String::from).collect()
     } else {
         Vec::new()
     };
-    Ok(Known { packages, explicit })
+    Ok(Known { packages, explicit, planned, lists })
 }
 
 fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     host::need_program(&args.executable, system)?;
     let mut outcome = Outcome::default().set("packages", Vec::<String>::new());
     let asked = args.name.is_some() || args.upgrade == Some(true);
+    let mut lists = Vec::new();
     if args.update_cache == Some(true) {
-        let updated = update(args, asked, system)?;
+        let updated;
+        (updated, lists) = update(args, asked, system)?;
         outcome = outcome.set("cache_updated", updated);
         if !asked {
             outcome.changed = Some(updated);
         }
     }
     if args.upgrade == Some(true) {
-        return upgrade(args, outcome, system);
+        return upgrade(args, &lists, outcome, system);
     }
     let names: Vec<String> = args
         .name
@@ -139,7 +155,7 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     if names.is_empty() {
         return Ok(outcome);
     }
-    let known = known(args, system)?;
+    let known = known(args, lists, system)?;
     let gone = ["absent", "removed"].contains(&args.state.as_str());
     outcome = if gone {
         remove(args, &names, &known, outcome, system)?
@@ -153,30 +169,46 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     Ok(outcome)
 }
 
-const SYNC: &str = "/var/lib/pacman/sync";
+const DATABASE: &str = "/var/lib/pacman";
 
-/// Digests of fetched lists.
-fn lists(system: &mut dyn System) -> Vec<String> {
-    let names = system.list(Path::new(SYNC)).unwrap_or_default();
+/// Names and digests of fetched lists.
+fn lists(database: &Path, system: &mut dyn System) -> Vec<(OsString, String)> {
+    let place = database.join("sync");
+    let names = system.list(&place).unwrap_or_default();
     names
         .into_iter()
-        .filter_map(|name| system.digest(&Path::new(SYNC).join(name), Algorithm::Sha256).ok())
+        .filter_map(|name| {
+            let digest = system.digest(&place.join(&name), Algorithm::Sha256).ok()?;
+            Some((name, digest))
+        })
         .collect()
 }
 
-fn update(args: &Args, asked: bool, system: &mut dyn System) -> Result<bool, ModuleError> {
-    let before = lists(system);
+/// Fetches lists of packages. Returns whether they differ from those before, and options for looking into them.
+fn update(args: &Args, asked: bool, system: &mut dyn System) -> Result<(bool, Vec<String>), ModuleError> {
+    let before = lists(DATABASE.as_ref(), system);
     let words: &[&str] =
         if args.force { &["--sync", "--refresh", "--refresh"] } else { &["--sync", "--refresh"] };
     let command = pacman(args, words, &args.update_cache_extra_args, &[])?;
     let intent = Intent {
         kind: if asked { "" } else { "package_lists" },
-        id: SYNC.into(),
+        id: format!("{DATABASE}/sync"),
         effects: vec![Effect::Anything],
         ..Intent::default()
     };
-    let done = host::act("could not update package db", &command, intent, system)?;
-    Ok(done.is_none() || lists(system) != before)
+    if host::act("could not update package db", &command, intent, system)?.is_some() {
+        return Ok((lists(DATABASE.as_ref(), system) != before, Vec::new()));
+    }
+    // Only recorded: fetched beside the machine's own, they tell what the real run would find.
+    let place = system.scratch()?.join("pacman");
+    let script = "mkdir -p \"$1/sync\" && cp -a \"$0/sync/.\" \"$1/sync/\" && ln -sfn \"$0/local\" \"$1/local\" && shift && exec \"$@\"";
+    let options = vec!["--dbpath".to_string(), place.to_string_lossy().into_owned()];
+    let mut argv: Vec<OsString> =
+        ["sh", "-c", script, DATABASE].into_iter().map(Into::into).chain([place.clone().into()]).collect();
+    argv.extend(command.argv);
+    argv.extend(options.iter().map(Into::into));
+    let fetched = system.query(&Command { argv, ..command })?;
+    if fetched.success() { Ok((lists(&place, system) != before, options)) } else { Ok((true, Vec::new())) }
 }
 
 type Step = (String, Value, Value);
@@ -194,12 +226,15 @@ fn change(
         steps.iter().map(|step| (step.0.as_str().into(), pick(step).clone())).collect()
     };
     let changed: Vec<String> = steps.iter().map(|step| step.0.clone()).collect();
+    let version = |value: &Value| (!value.is_null()).then(|| value.to_text());
+    let plans = steps.iter().map(|step| (step.0.clone(), version(&step.2)));
+    let planned = Planned::read(MANAGER, system).effect(MANAGER, plans);
     let intent = Intent {
         kind: "package",
         id: changed.join(" "),
         before: side(|step| &step.1).into(),
         after: side(|step| &step.2).into(),
-        effects: vec![Effect::Anything],
+        effects: vec![Effect::Anything, planned],
         ..Intent::default()
     };
     let words: Vec<&str> = words.iter().copied().chain(["--noconfirm", "--noprogressbar"]).collect();
@@ -220,9 +255,15 @@ fn change(
         .set("stderr", output.stderr_text()))
 }
 
-fn upgrade(args: &Args, outcome: Outcome, system: &mut dyn System) -> Result<Outcome, ModuleError> {
+fn upgrade(
+    args: &Args,
+    lists: &[String],
+    outcome: Outcome,
+    system: &mut dyn System,
+) -> Result<Outcome, ModuleError> {
     // Status 1 says that there is nothing newer.
-    let output = host::ask([args.executable.as_str(), "--query", "--upgrades"], system)?;
+    let words = [args.executable.as_str(), "--query", "--upgrades"].into_iter();
+    let output = host::ask(words.chain(lists.iter().map(String::as_str)), system)?;
     let steps: Vec<Step> = pairs(&output.stdout_text())
         .into_iter()
         .filter(|(_, versions)| !versions.ends_with("[ignored]"))
@@ -242,13 +283,22 @@ fn rehearse(
     args: &Args,
     words: &[&str],
     names: &[String],
+    lists: &[String],
     system: &mut dyn System,
 ) -> Result<Vec<(String, String)>, ModuleError> {
-    let words: Vec<&str> = words.iter().copied().chain(["--print", "--print-format", "%n %v"]).collect();
+    let words: Vec<&str> = words
+        .iter()
+        .copied()
+        // The mark tells its lines from others, such as that packages are loaded.
+        .chain(["--print", "--print-format", "=%n %v"])
+        .chain(lists.iter().map(String::as_str))
+        .collect();
     let command = pacman(args, &words, &args.extra_args, names)?;
     let output = system.query(&command)?;
     if output.success() {
-        Ok(pairs(&output.stdout_text()))
+        let text = output.stdout_text();
+        let marked: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix('=')).collect();
+        Ok(pairs(&marked.join("\n")))
     } else {
         Err(ModuleError::command(format!("Failed to list package(s) {}", names.join(" ")), &command, &output))
     }
@@ -271,7 +321,7 @@ fn install(
         if due.is_empty() {
             continue;
         }
-        let steps: Vec<Step> = rehearse(args, &words, &due, system)?
+        let steps: Vec<Step> = rehearse(args, &words, &due, &known.lists, system)?
             .into_iter()
             // A group, or what stands for a name, may be there already.
             .filter(|(name, version)| match known.version(name) {
@@ -353,10 +403,18 @@ fn remove(
     let mut words = vec!["--remove"];
     words.extend(args.force.then_some(["--nodeps", "--nodeps"]).into_iter().flatten());
     words.extend(args.remove_nosave.then_some("--nosave"));
-    let steps: Vec<Step> = rehearse(args, &words, &due, system)?
+    // What only this dry run has brought, pacman does not know of.
+    let (recorded, real): (Vec<String>, Vec<String>) =
+        due.iter().cloned().partition(|name| matches!(known.planned.of(name), Some(Some(_))));
+    let mut gone: Vec<(String, String)> = recorded
         .into_iter()
-        .map(|(name, version)| (name, Value::from(version), Value::Null))
+        .map(|name| (name.clone(), known.version(&name).unwrap_or_default().to_string()))
         .collect();
+    if !real.is_empty() {
+        gone.extend(rehearse(args, &words, &real, &known.lists, system)?);
+    }
+    let steps: Vec<Step> =
+        gone.into_iter().map(|(name, version)| (name, Value::from(version), Value::Null)).collect();
     change(args, &words, &args.extra_args, &due, &steps, outcome, system)
 }
 
@@ -394,11 +452,13 @@ mod tests {
                         "-Qeq" => Output::ok("a\n"),
                         "--query --upgrades" => Output::ok("a 1-1 -> 2-1\nb 1 -> 2 [ignored]\n"),
                         words if words.starts_with("-Qgq") => Output::fails(1, "error"),
-                        words if words.contains("--print ") && words.ends_with(" c") => Output::ok("c 1-1\n"),
-                        words if words.contains("--print ") && words.ends_with(" group") => {
-                            Output::ok("b 1-1\n")
+                        words if words.contains("--print ") && words.ends_with(" c") => {
+                            Output::ok("loading packages...\n=c 1-1\n")
                         }
-                        words if words.contains("--print ") => Output::ok("a 2-1\n"),
+                        words if words.contains("--print ") && words.ends_with(" group") => {
+                            Output::ok("=b 1-1\n")
+                        }
+                        words if words.contains("--print ") => Output::ok("=a 2-1\n"),
                         _ => Output::ok(""),
                     }
                 });

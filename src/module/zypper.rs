@@ -2,9 +2,13 @@
 
 use serde::Deserialize;
 
+use crate::module::planned::Planned;
 use crate::module::{Module, ModuleError, Outcome, Param, Scope, Type, host, typed};
 use crate::system::{Applied, Command, Done, Effect, Intent, Output, System};
 use crate::value::{Map, Value, map_of};
+
+/// Whose packages these are in what a dry run has planned.
+const MANAGER: &str = "rpm";
 
 /// Installs, upgrades and removes packages.
 pub const MODULE: Module = Module {
@@ -188,12 +192,10 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
         .collect();
     host::need_program("zypper", system)?;
     if args.update_cache {
+        // Only zypper's own copies are made anew, which is not a change of the machine.
         let command = zypper(args, &["refresh"], &[])?;
-        let intent =
-            Intent { kind: "", id: "refresh".into(), effects: vec![Effect::Anything], ..Intent::default() };
-        if let Done::Made(output) = system.change(&command, intent)?
-            && !succeeded(args, output.code)
-        {
+        let output = system.query(&command)?;
+        if !succeeded(args, output.code) && system.uncertain().is_none() {
             return Err(failure("Zypper refresh failed", &command, &output));
         }
     }
@@ -229,6 +231,19 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     Ok(outcome)
 }
 
+/// Whether a package, or what provides it, is installed in a version that is good enough.
+fn is_installed(wanted: &Wanted, planned: &Planned, system: &mut dyn System) -> Result<bool, ModuleError> {
+    let version = wanted.version.as_deref().unwrap_or_default();
+    if let Some(there) = planned.has_rpm(&format!("{}{version}", wanted.name)) {
+        return Ok(there);
+    }
+    let end = version.find(|c: char| !"<>=".contains(c)).unwrap_or(version.len());
+    let (operator, version) = version.split_at(end);
+    // rpm wants blanks around the operator.
+    let capability = format!("{} {operator} {version}", wanted.name);
+    Ok(host::ask(["rpm", "-q", "--whatprovides", capability.trim()], system)?.success())
+}
+
 /// Those for which zypper has to run.
 fn due(
     args: &Args,
@@ -236,18 +251,16 @@ fn due(
     removes: bool,
     system: &mut dyn System,
 ) -> Result<Vec<String>, ModuleError> {
+    let planned = Planned::read(MANAGER, system);
     let mut out = Vec::new();
     for one in wanted {
         let plain = args.r#type == "package" && !one.file;
         let operand = format!("{}{}", one.name, one.version.as_deref().unwrap_or_default());
-        let there = plain && {
-            let query = host::ask(["rpm", "-q", "--whatprovides", one.name.as_str()], system)?;
-            query.success()
-        };
+        let there = plain && is_installed(one, &planned, system)?;
         let act = match (removes, plain) {
             (_, false) => true,
             (true, _) => there,
-            (false, _) => !there || one.version.is_some() || args.state == "latest" || args.force,
+            (false, _) => !there || args.state == "latest" || args.force,
         };
         if act {
             out.push(operand);
@@ -270,9 +283,19 @@ fn transact(
     outcome: Outcome,
     system: &mut dyn System,
 ) -> Result<Outcome, ModuleError> {
+    let planned = Planned::read(MANAGER, system);
+    // What only this dry run has brought, zypper does not know of.
+    let (recorded, known): (Vec<String>, Vec<String>) = operands
+        .iter()
+        .cloned()
+        .partition(|name| verb[0] == "remove" && matches!(planned.of(name), Some(Some(_))));
     let rehearsal: Vec<&str> = verb.iter().copied().chain(["--dry-run"]).collect();
-    let rehearsal = zypper(args, &rehearsal, operands)?;
-    let simulated = system.query(&rehearsal)?;
+    let rehearsal = zypper(args, &rehearsal, &known)?;
+    let simulated = if known.is_empty() && !recorded.is_empty() {
+        Output::default()
+    } else {
+        system.query(&rehearsal)?
+    };
     // 104: nothing provides what is to be removed.
     let nothing = verb[0] == "remove" && simulated.code == 104;
     if !succeeded(args, simulated.code) && !nothing {
@@ -285,19 +308,28 @@ fn transact(
             &simulated,
         ));
     }
-    let planned = plan(&simulated.stdout_text());
-    if planned.is_empty() {
+    let mut steps = plan(&simulated.stdout_text());
+    let version = |value: &Value| (!value.is_null()).then(|| value.to_text());
+    steps.retain(|step| planned.of(&step.0) != Some(version(&step.2).as_deref()));
+    steps.extend(recorded.iter().map(|name| {
+        let before = planned.of(name).flatten().map(String::from);
+        (name.clone(), before.into(), Value::Null)
+    }));
+    if steps.is_empty() {
         return Ok(outcome);
     }
     let side = |pick: fn(&(String, Value, Value)) -> &Value| -> Map {
-        planned.iter().map(|step| (step.0.as_str().into(), pick(step).clone())).collect()
+        steps.iter().map(|step| (step.0.as_str().into(), pick(step).clone())).collect()
     };
     let intent = Intent {
         kind: "package",
-        id: planned.iter().map(|step| step.0.as_str()).collect::<Vec<_>>().join(" "),
+        id: steps.iter().map(|step| step.0.as_str()).collect::<Vec<_>>().join(" "),
         before: side(|step| &step.1).into(),
         after: side(|step| &step.2).into(),
-        effects: vec![Effect::Anything],
+        effects: vec![
+            Effect::Anything,
+            planned.effect(MANAGER, steps.iter().map(|step| (step.0.clone(), version(&step.2)))),
+        ],
         ..Intent::default()
     };
     let command = zypper(args, verb, operands)?;
