@@ -198,7 +198,8 @@ fn run_lvg(args: &GroupArgs, system: &mut dyn System) -> Result<Outcome> {
                 &[&[vg], plain.as_slice()].concat(),
             )?;
             let undo = Command::new(["vgremove", "--force", vg]);
-            act(create, vg, Value::Null, exists.clone(), Some(undo), Vec::new(), system)?;
+            // In a dry run nobody knows how much room it will have.
+            act(create, vg, Value::Null, exists.clone(), Some(undo), vec![Effect::Anything], system)?;
             switch(args, vg, system)?;
         }
         (Some(_), _) => {
@@ -479,8 +480,8 @@ fn run_lvol(args: &VolumeArgs, system: &mut dyn System) -> Result<Outcome> {
         (Some(volume), true) => resize_volume(args, volume, &group, &full, system)?,
     }
     if present {
-        // A new volume is active by itself; a snapshot of an inactive one follows its own rules.
-        let active = found.as_ref().is_none_or(|volume| volume.active);
+        // A new volume was made as it should be; a snapshot of an inactive one follows its own rules.
+        let active = found.as_ref().map_or(args.active, |volume| volume.active);
         if active != args.active && args.snapshot.is_none() {
             let word = |on: bool| if on { "-ay" } else { "-an" };
             let state = |on: bool| -> Value { map_of([("active", on)]).into() };
@@ -546,7 +547,10 @@ fn create(args: &VolumeArgs, name: &str, full: &str, system: &mut dyn System) ->
             if sized.is_empty() {
                 return Err(no_size());
             }
-            create.extend(["-W".into(), "y".into(), "-y".into(), "-n".into(), name.into()]);
+            // What is not active can't be wiped.
+            let wipe: &[&str] = if args.active { &["-W", "y", "-y"] } else { &["-y"] };
+            create.extend(wipe.iter().map(ToString::to_string));
+            create.extend(["-n".into(), name.into()]);
             create.extend(sized);
             create.extend(options);
             create.push(vg);
@@ -746,9 +750,10 @@ mod tests {
                     "lvcreate" => {
                         let text = get(fake, "lvs")
                             + &format!(
-                                "{};{};-wi-a-----\n",
+                                "{};{};-wi-{}-----\n",
                                 after("-n").unwrap_or_default(),
-                                after("-L").unwrap_or_else(|| (60 * MIB).to_string()).trim_end_matches('b')
+                                after("-L").unwrap_or_else(|| (60 * MIB).to_string()).trim_end_matches('b'),
+                                if words.iter().any(|word| word == "-an") { '-' } else { 'a' }
                             );
                         fake.put("/state/lvs", text);
                     }
@@ -856,6 +861,11 @@ mod tests {
                 (r#"{"vg":"data","lv":"none","state":"absent"}"#, &[], true),
                 (r#"{"vg":"none","lv":"none","state":"absent"}"#, &[], true),
                 (r#"{"vg":"data","lv":"www","active":false}"#, &["lvchange -an data/www"], true),
+                (
+                    r#"{"vg":"data","lv":"new","size":"8m","active":false}"#,
+                    &["lvcreate -an -y -n new -L 8388608b data"],
+                    true,
+                ),
             ],
         );
         let acts = |arguments: &str| {

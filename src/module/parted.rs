@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::module::{Module, ModuleError, Outcome, Param, Rule, Scope, Type, host, typed};
-use crate::system::{Applied, Command, Intent, System};
+use crate::system::{Applied, Command, Effect, FileKind, Intent, System};
 use crate::value::{Map, Value, map_of};
 
 type Result<T> = std::result::Result<T, ModuleError>;
@@ -213,6 +213,13 @@ impl Parted<'_> {
             before,
             after,
             undo: undo.map(argv),
+            effects: match self.args.number.filter(|_| self.args.device.starts_with("/dev/")) {
+                Some(number) if words[0] == "mkpart" => {
+                    let device = partition_device(&self.args.device, number);
+                    vec![Effect::Path(device.into(), FileKind::BlockDevice)]
+                }
+                _ => Vec::new(),
+            },
             ..Intent::default()
         };
         let command = argv(words);
@@ -262,6 +269,17 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome> {
         .set("script", Value::list(parted.script.into_iter().map(Value::from).collect())))
 }
 
+/// A name with blanks, as parted takes it as one word.
+fn quoted(name: &str) -> String {
+    format!("\"{name}\"")
+}
+
+/// The device that a partition will be.
+fn partition_device(device: &str, number: i64) -> String {
+    let divided = device.ends_with(|c: char| c.is_ascii_digit());
+    format!("{device}{}{number}", if divided { "p" } else { "" })
+}
+
 fn present(parted: &mut Parted<'_>, found: &Disk, system: &mut dyn System) -> Result<()> {
     let args = parted.args;
     let number = args.number.unwrap_or(0);
@@ -276,17 +294,9 @@ fn present(parted: &mut Parted<'_>, found: &Disk, system: &mut dyn System) -> Re
     let text = number.to_string();
     if known.is_none() {
         let mut words = vec!["mkpart"];
-        words.push(
-            if matches!(
-                args.label.as_str(),
-                "gpt" | "mac" | "pc98" | "sun" | "bsd" | "amiga" | "loop" | "aix"
-            ) {
-                // There, its name stands in the place of its type.
-                args.name.as_deref().filter(|_| args.label == "gpt").unwrap_or(args.part_type.as_str())
-            } else {
-                args.part_type.as_str()
-            },
-        );
+        // Where there are no types, the name stands in their place.
+        let name = args.name.as_deref().filter(|_| args.label == "gpt").map(quoted);
+        words.push(name.as_deref().unwrap_or(args.part_type.as_str()));
         words.extend(args.fs_type.as_deref());
         words.extend([args.part_start.as_str(), args.part_end.as_str()]);
         parted.act(&words, Value::Null, exists, Some(&["rm", &text]), system)?;
@@ -308,7 +318,6 @@ fn present(parted: &mut Parted<'_>, found: &Disk, system: &mut dyn System) -> Re
     if let Some(name) = args.name.as_deref().filter(|name| *name != known.name) {
         let (before, after) =
             (map_of([("name", known.name.as_str())]).into(), map_of([("name", name)]).into());
-        let quoted = |name: &str| format!("\"{name}\"");
         let (new, old) = (quoted(name), quoted(&known.name));
         parted.act(&["name", &text, &new], before, after, Some(&["name", &text, &old]), system)?;
     }
@@ -438,7 +447,7 @@ mod tests {
                         "/state/rows",
                         format!(
                             "{rows}2:2048KiB:9KiB:9KiB::{}:;\n",
-                            if words[1] == "primary" { "" } else { &words[1] }
+                            if words[1] == "primary" { "" } else { words[1].trim_matches('"') }
                         ),
                     ),
                     "rm" => fake.put("/state/rows", keep(&words[1])),
@@ -471,6 +480,13 @@ mod tests {
     }
 
     #[test]
+    fn partitions_are_named_as_the_kernel_does() {
+        for (device, expected) in [("/dev/sdb", "/dev/sdb1"), ("/dev/nvme0n1", "/dev/nvme0n1p1")] {
+            assert_eq!(partition_device(device, 1), expected);
+        }
+    }
+
+    #[test]
     fn partitions_are_made_changed_and_removed() {
         let table: &[(&str, &[&str])] = &[
             (r#"{"device":"/dev/sdb"}"#, &[]),
@@ -485,7 +501,7 @@ mod tests {
             ),
             (
                 r#"{"device":"/dev/sdb","number":2,"state":"present","label":"gpt","name":"new","part_start":"2MiB","fs_type":"ext4"}"#,
-                &["mkpart new ext4 2MiB 100%"],
+                &["mkpart '\"new\"' ext4 2MiB 100%"],
             ),
             (r#"{"device":"/dev/sdb","number":1,"state":"absent"}"#, &["rm 1"]),
             (r#"{"device":"/dev/sdb","number":3,"state":"absent"}"#, &[]),
