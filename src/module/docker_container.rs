@@ -533,8 +533,76 @@ fn texts_match(actual: &[String], wanted: &[String], strict: bool) -> bool {
         && (!strict || actual.iter().all(|one| wanted.contains(one)))
 }
 
-/// Whether the engine has what is asked for.
+/// The options for a parameter, each with its value.
+fn row_words(args: &Args, row: &Row, value: &Value) -> Vec<Vec<String>> {
+    let option = |value: String| vec![row.1.to_string(), value];
+    match row.2 {
+        Shape::Flag => value.truthy().then(|| vec![row.1.to_string()]).into_iter().collect(),
+        Shape::Pairs => {
+            let pair =
+                |(key, value): (&Value, &Value)| option(format!("{}={}", key.to_text(), value.to_text()));
+            value.as_map().into_iter().flat_map(Map::iter).map(pair).collect()
+        }
+        Shape::Limits => list_of(value)
+            .iter()
+            .map(|limit| option(limit.replacen(':', "=", usize::from(!limit.contains('=')))))
+            .collect(),
+        Shape::Rates => {
+            let part = |entry: &Value, name: &str| entry.get(name).map(Value::to_text).unwrap_or_default();
+            let rate = |entry: &Value| option(format!("{}:{}", part(entry, "path"), part(entry, "rate")));
+            value.as_list().unwrap_or_default().iter().map(rate).collect()
+        }
+        Shape::Published if args.default_host_ip.is_some() => {
+            let ip = args.default_host_ip.clone().unwrap_or_default();
+            let full = |text: String| {
+                let bare = !text.contains('.') && text.matches(':').count() < 2 && !ip.is_empty();
+                match (bare, text.contains(':')) {
+                    (true, true) => format!("{ip}:{text}"),
+                    (true, false) => format!("{ip}::{text}"),
+                    _ => text,
+                }
+            };
+            list_of(value).into_iter().map(|text| option(full(text))).collect()
+        }
+        Shape::Set | Shape::Published | Shape::Ports | Shape::Binds | Shape::Blind => {
+            list_of(value).into_iter().map(option).collect()
+        }
+        Shape::Text | Shape::Bytes | Shape::Processors => vec![option(value.to_text())],
+    }
+}
+
+/// The command line that made the container, which podman keeps. What it tells of the container itself is not
+/// always in the form, or as much, as was asked for.
+fn creation_of(now: &Value) -> Vec<String> {
+    at(now, "Config.CreateCommand").map(list_of).unwrap_or_default()
+}
+
+/// Whether podman made the container with these options.
+fn was_made_with(now: &Value, options: &[Vec<String>], strict: bool) -> bool {
+    let line = creation_of(now);
+    let stands = |option: &Vec<String>| line.windows(option.len()).any(|words| words == option.as_slice());
+    let Some(flag) = options.first().and_then(|option| option.first()) else { return false };
+    options.iter().all(stands)
+        && (!strict || line.iter().filter(|word| *word == flag).count() == options.len())
+}
+
+/// Whether the container is as is asked for: by what the engine tells, or by how it was made. What can be changed
+/// while it runs is only as it is told.
 fn matches(args: &Args, row: &Row, wanted: &Value, now: &Value, strict: bool) -> bool {
+    let told = is_told(args, row, wanted, now, strict);
+    match row.2 {
+        // Some are never told to be on.
+        Shape::Flag => {
+            let asked = creation_of(now).iter().any(|word| word == row.1);
+            if asked { wanted.truthy() } else { told }
+        }
+        _ if LIVE.contains(&row.0) => told,
+        _ => told || was_made_with(now, &row_words(args, row, wanted), strict),
+    }
+}
+
+/// Whether the engine tells that it has what is asked for.
+fn is_told(args: &Args, row: &Row, wanted: &Value, now: &Value, strict: bool) -> bool {
     let actual = at(now, row.3);
     let text = actual.map(Value::to_text).unwrap_or_default();
     match row.2 {
@@ -774,7 +842,11 @@ fn health_matches(wanted: &Map, now: &Value) -> bool {
             Value::List(_) => [vec!["CMD".to_string()], list_of(test)].concat(),
             other => vec!["CMD-SHELL".to_string(), other.to_text()],
         };
-        expected == list_of(&part("Test"))
+        let actual = list_of(&part("Test"));
+        // The command line can only say a line for a shell.
+        let line = |words: &[String]| vec!["CMD-SHELL".to_string(), quoted(words, true)];
+        expected == actual
+            || expected.first().is_some_and(|kind| kind == "CMD") && line(&expected[1..]) == actual
     })
 }
 
@@ -847,17 +919,23 @@ fn mounts_match(wanted: &[Map], now: &Value) -> bool {
         let text = |name: &str| mount.get(name).filter(|value| !value.is_null()).map(Value::to_text);
         let target = text("target").unwrap_or_default();
         let read_only = mount.get("read_only").is_some_and(Value::truthy);
+        let kind = text("type").unwrap_or_else(|| "volume".into());
         let there = known.iter().any(|entry| {
             let part = |name: &str| entry.get(name).map(Value::to_text).unwrap_or_default();
             part("Destination") == target
+                && part("Type") == kind
                 && entry.get("RW").is_none_or(|write| write.truthy() != read_only)
                 && text("source").is_none_or(|source| part("Source") == source || part("Name") == source)
         });
         there
             || asked.iter().any(|entry| {
                 let part = |name: &str| entry.get(name).map(Value::to_text).unwrap_or_default();
-                part("Target") == target && text("source").is_none_or(|source| part("Source") == source)
+                part("Target") == target
+                    && part("Type") == kind
+                    && entry.get("ReadOnly").is_some_and(Value::truthy) == read_only
+                    && text("source").is_none_or(|source| part("Source") == source)
             })
+            || was_made_with(now, &[vec!["--mount".to_string(), mount_words(mount)]], false)
     })
 }
 
@@ -881,16 +959,20 @@ fn differences(
             out.push(name.into());
         }
     };
-    if let Some(wanted) = &args.command {
-        differs("command", words_of(wanted)? != at(now, "Config.Cmd").map(list_of).unwrap_or_default());
-    }
+    let command = args.command.as_ref().map(words_of).transpose()?;
+    let now_command = at(now, "Config.Cmd").map(list_of).unwrap_or_default();
     if let Some(wanted) = &args.entrypoint {
-        let actual = match at(now, "Config.Entrypoint") {
+        let mut actual = match at(now, "Config.Entrypoint") {
             Some(Value::Str(text)) => host::split_words(&text.text).unwrap_or_default(),
             Some(value) => list_of(value),
             None => Vec::new(),
         };
-        differs("entrypoint", *wanted != actual);
+        // On a command line only the first word of an entry point is one; the others lead the command.
+        let wanted: Vec<String> = wanted.iter().cloned().chain(command.unwrap_or_default()).collect();
+        actual.extend(now_command);
+        differs("entrypoint", wanted != actual);
+    } else if let Some(wanted) = command {
+        differs("command", wanted != now_command);
     }
     if let Some(wanted) = variables(args, system)? {
         let wanted: Vec<String> =
@@ -957,35 +1039,8 @@ impl Work<'_> {
         let mut words = vec!["create".to_string(), "--name".into(), self.args.name.clone()];
         let mut env = Vec::new();
         for row in ROWS {
-            let Some(value) = self.given.get(row.0).filter(|value| !value.is_null()) else { continue };
-            match row.2 {
-                Shape::Flag => words.extend(value.truthy().then(|| row.1.to_string())),
-                Shape::Pairs => words.extend(docker::pairs(row.1, value.as_map())),
-                Shape::Limits => words.extend(list_of(value).iter().flat_map(|limit| {
-                    [row.1.to_string(), limit.replacen(':', "=", usize::from(!limit.contains('=')))]
-                })),
-                Shape::Rates => {
-                    for entry in value.as_list().unwrap_or_default() {
-                        let part = |name: &str| entry.get(name).map(Value::to_text).unwrap_or_default();
-                        words.extend([row.1.to_string(), format!("{}:{}", part("path"), part("rate"))]);
-                    }
-                }
-                Shape::Published if self.args.default_host_ip.is_some() => {
-                    for text in list_of(value) {
-                        let ip = self.args.default_host_ip.clone().unwrap_or_default();
-                        let bare = !text.contains('.') && text.matches(':').count() < 2 && !ip.is_empty();
-                        let text = match (bare, text.contains(':')) {
-                            (true, true) => format!("{ip}:{text}"),
-                            (true, false) => format!("{ip}::{text}"),
-                            _ => text,
-                        };
-                        words.extend([row.1.to_string(), text]);
-                    }
-                }
-                Shape::Set | Shape::Published | Shape::Ports | Shape::Binds | Shape::Blind => {
-                    words.extend(list_of(value).into_iter().flat_map(|item| [row.1.to_string(), item]));
-                }
-                _ => words.extend([row.1.to_string(), value.to_text()]),
+            if let Some(value) = self.given.get(row.0).filter(|value| !value.is_null()) {
+                words.extend(row_words(self.args, row, value).into_iter().flatten());
             }
         }
         for (name, value) in variables(self.args, self.system)?.iter().flat_map(Map::iter) {
@@ -1131,7 +1186,12 @@ impl Work<'_> {
         let name = |network: &Map| network.get("name").map(Value::to_text).unwrap_or_default();
         for network in &wanted {
             let member = known.get(name(network).as_str());
-            let differs = member.is_some_and(|member| !member_matches(network, member));
+            // podman does not tell the addresses of what does not run.
+            let untold = member.is_some_and(|member| {
+                at(member, "IPAddress").is_none_or(|address| address.to_text().is_empty())
+            });
+            let as_made = untold && was_made_with(now, &[network_words(network, true)], false);
+            let differs = !as_made && member.is_some_and(|member| !member_matches(network, member));
             if differs {
                 self.disconnect(&name(network))?;
             }
@@ -1300,7 +1360,9 @@ fn run(args: &Args, given: &Value, docker: Docker, system: &mut dyn System) -> R
         }
         Some(now) => {
             let differing = differ(&mut work, now, image.as_deref())?;
-            let live = differing.iter().all(|name| LIVE.contains(&name.as_str()));
+            // podman changes less, and only what runs.
+            let by_podman = !creation_of(now).is_empty();
+            let live = !by_podman && differing.iter().all(|name| LIVE.contains(&name.as_str()));
             if args.recreate || (!differing.is_empty() && !live) {
                 let differing = if differing.is_empty() { vec!["recreate".to_string()] } else { differing };
                 if args.image.is_none() {

@@ -119,6 +119,8 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
         words.extend(operand);
         let mut command = docker.command(words);
         command.stdin = present.then(|| password.clone().into_bytes());
+        // podman, where it stands for docker, takes the place of its settings from here.
+        command.env.push(("REGISTRY_AUTH_FILE".into(), path.to_string_lossy().into_owned()));
         let intent = Intent {
             kind: "registry_login",
             id: registry.into(),

@@ -169,13 +169,66 @@ fn creation(args: &Args) -> Vec<String> {
     words
 }
 
-/// Names of the containers that are in it.
-fn members(now: Option<&Value>) -> Vec<String> {
+/// Names of the containers that docker tells to be in it: those that run.
+fn running_members(now: Option<&Value>) -> Vec<String> {
     let containers = now.and_then(|now| at(now, "Containers")).and_then(Value::as_map);
     let name = |entry: &Value| {
         entry.get("Name").or_else(|| entry.get("name")).map(Value::to_text).unwrap_or_default()
     };
     containers.map(|map| map.values().map(name).collect()).unwrap_or_default()
+}
+
+/// Names of the containers that are in it, those that do not run among them.
+fn members(
+    docker: &Docker,
+    name: &str,
+    now: Option<&Value>,
+    system: &mut dyn System,
+) -> Result<Vec<String>, ModuleError> {
+    if now.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut names = running_members(now);
+    let filter = format!("network={name}");
+    let listed = docker.ask(["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"], system)?;
+    let listed = if listed.success() { listed.stdout_text() } else { String::new() };
+    names.extend(listed.lines().map(|line| line.trim().to_string()).filter(|name| !name.is_empty()));
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// What podman tells of a network, as docker tells it.
+fn as_docker_tells(network: Value) -> Value {
+    if network.get("driver").is_none() {
+        return network;
+    }
+    let subnets = network.get("subnets");
+    let text = |path: &str| at(&network, path).cloned().unwrap_or_default();
+    let range = |subnet: &Value| -> Value {
+        let part = |name: &str| subnet.get(name).cloned().unwrap_or_default();
+        map_of([("Subnet", part("subnet")), ("Gateway", part("gateway"))]).into()
+    };
+    let ranges: Vec<Value> = subnets.and_then(Value::as_list).unwrap_or_default().iter().map(range).collect();
+    let driver = match at(&network, "ipam_options.driver").map(Value::to_text).as_deref() {
+        None | Some("host-local") => "default".to_string(),
+        Some(other) => other.to_string(),
+    };
+    let ipam = map_of([("Driver", Value::from(driver)), ("Config", Value::list(ranges))]);
+    let mut told = map_of([
+        ("Name", text("name")),
+        ("Id", text("id")),
+        ("Created", text("created")),
+        ("Driver", text("driver")),
+        ("Internal", text("internal")),
+        ("EnableIPv6", text("ipv6_enabled")),
+        ("IPAM", ipam.into()),
+    ]);
+    for (name, path) in [("Labels", "labels"), ("Options", "options"), ("Containers", "containers")] {
+        let value = at(&network, path).cloned().unwrap_or_else(|| Value::map(Map::new()));
+        told.insert(name.into(), value);
+    }
+    told.into()
 }
 
 struct Work<'a> {
@@ -201,7 +254,7 @@ impl Work<'_> {
     }
 
     fn remove(&mut self, now: &Value) -> Result<(), ModuleError> {
-        for member in members(Some(now)) {
+        for member in members(&self.docker, self.name, Some(now), self.system)? {
             self.join(&member, false)?;
         }
         let change =
@@ -213,7 +266,7 @@ impl Work<'_> {
 fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     let docker = Docker::new(&args.connection, system)?;
     let name = args.name.as_str();
-    let now = docker.inspect("network", name, system)?;
+    let now = docker.inspect("network", name, system)?.map(as_docker_tells);
     let applied = |state: Value| Applied { kind: "network".into(), id: name.into(), state };
     let mut work = Work { docker, name, system };
     if args.state == "absent" {
@@ -234,17 +287,19 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
         let change = Resource { kind: "network", id: name, after, undo, ..Resource::default() };
         work.docker.act(&work.docker.command(creation(args)), change, work.system)?;
     }
-    let inside = if again { Vec::new() } else { members(now.as_ref()) };
+    let inside = if again { Vec::new() } else { members(&work.docker, name, now.as_ref(), work.system)? };
     for container in args.connected.iter().filter(|container| !inside.contains(container)) {
         work.join(container, true)?;
     }
-    if !args.appends {
-        for container in inside.iter().filter(|container| !args.connected.contains(container)) {
+    if !args.appends && !again {
+        for container in
+            running_members(now.as_ref()).iter().filter(|container| !args.connected.contains(container))
+        {
             work.join(container, false)?;
         }
     }
     work.system.applied(applied(state("present")));
-    let network = work.docker.inspect("network", name, work.system)?.or(now);
+    let network = work.docker.inspect("network", name, work.system)?.map(as_docker_tells).or(now);
     Ok(Outcome::default().set("network", network.unwrap_or_else(|| Value::map(Map::new()))))
 }
 
@@ -254,6 +309,32 @@ mod tests {
     use crate::module::contract::call;
     use crate::system::Output;
     use crate::system::fake::Fake;
+
+    #[test]
+    fn what_podman_tells_is_understood() {
+        let told = r#"[{"name": "n", "id": "1", "driver": "bridge", "network_interface": "podman1", "created": "2026",
+            "subnets": [{"subnet": "10.1.0.0/16", "gateway": "10.1.0.1"}], "ipv6_enabled": false, "internal": true,
+            "dns_enabled": true, "labels": {"a": "b"}, "ipam_options": {"driver": "host-local"}}]"#;
+        for (given, expected) in [
+            (r#""internal": true, "labels": {"a": "b"}, "ipam_config": [{"subnet": "10.1.0.0/16"}]"#, 0),
+            (r#""internal": true, "ipam_driver": "default""#, 0),
+            (r#""internal": false"#, 3),
+            (r#""internal": true, "connected": ["web"]"#, 0),
+            (r#""internal": true, "labels": {"a": "c"}, "connected": ["web"]"#, 4),
+        ] {
+            let members = if given.contains("connected") || expected == 3 { "web\n" } else { "" };
+            let mut fake = Fake::new()
+                .with_program("/usr/bin/docker")
+                .with_command_prefix(&["docker"], Output::ok(""))
+                .with_command_prefix(&["docker", "ps"], Output::ok(members))
+                .with_command(&["docker", "network", "inspect", "n"], Output::ok(told));
+            let arguments: Value =
+                serde_json::from_str(&format!(r#"{{"name": "n", {given}}}"#)).expect("JSON");
+            call(&MODULE, &arguments, &mut fake).expect("it works");
+            let acted = fake.log().iter().filter(|line| line.starts_with("! ")).count();
+            assert_eq!(acted, expected, "{given}: {:?}", fake.log());
+        }
+    }
 
     #[test]
     fn networks_are_made_once() {
