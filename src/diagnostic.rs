@@ -99,7 +99,12 @@ impl std::error::Error for Diagnostic {}
 fn excerpt(origin: &Origin) -> String {
     // Told once per error, on the way out: reading the file again costs nothing that matters and keeps
     // every text out of memory while all goes well.
-    let Ok(bytes) = std::fs::read(origin.file.as_ref()) else { return String::new() };
+    let path = std::path::Path::new(origin.file.as_ref());
+    if !path.is_file() {
+        // A pipe has been read, and there is nobody who writes to it again.
+        return String::new();
+    }
+    let Ok(bytes) = std::fs::read(path) else { return String::new() };
     let text = String::from_utf8_lossy(&bytes);
     if text.starts_with("$ANSIBLE_VAULT") {
         return String::new();

@@ -225,6 +225,45 @@ fn ten_megabytes_of_variables_are_read() {
     assert!(output.contains("\"msg\": \"1000\"") || output.contains("\"msg\": 1000"), "{output}");
 }
 
+/// Pipes: what can be read once is read once, wherever it is named.
+#[test]
+fn what_is_given_through_a_pipe_is_read_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let vault = Vault::new([("default", "right")]).encrypt(b"hidden", None).unwrap();
+    let vault: String = vault.lines().map(|line| format!("      {line}\n")).collect();
+    let play = format!(
+        "- hosts: all\n  gather_facts: false\n  vars:\n    secret: !vault |\n{vault}  tasks:\n    - meta: \
+         refresh_inventory\n    - debug: {{msg: \"{{{{ given }}}} {{{{ secret }}}} {{{{ of_group }}}}\"}}\n    - debug: \
+         {{msg: \"{{{{ broken }}}}\"}}\n"
+    );
+    fs::write(dir.path().join("p.yml"), play).unwrap();
+    let script = "mkfifo vars password hosts play
+        echo '{given: one, broken: \"{{ nothing }}\"}' > vars &
+        echo right > password &
+        printf 'h1\\n[all:vars]\\nof_group=three\\n' > hosts &
+        cat p.yml > play &
+        echo h2 | timeout 60 \"$0\" run -c local -i hosts -i /dev/stdin -e @vars --vault-password-file password play";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_setpoint")])
+        .current_dir(dir.path())
+        .env_remove("ANSIBLE_CONFIG")
+        .env("ANSIBLE_NOCOLOR", "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(2), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    for host in ["h1", "h2"] {
+        assert!(
+            told.contains(&format!("ok: [{host}] => {{\n    \"msg\": \"one hidden three\"\n}}")),
+            "{told}"
+        );
+        assert!(
+            told.contains(&format!("fatal: [{host}]")) && told.contains("'nothing' is undefined"),
+            "{told}"
+        );
+    }
+}
+
 // ---- texts that are nearly right ----
 
 /// A generator of pseudo-random numbers: the same seed gives the same texts.

@@ -1,6 +1,7 @@
 //! `setpoint run`: playbooks, with the options of ansible-playbook.
 
 use std::io::IsTerminal;
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -129,7 +130,8 @@ pub fn prepare(args: &Run, console: &mut Console) -> Result<Prepared, Failure> {
         if !playbook.exists() {
             return Err(Failure::error(format!("the playbook {} could not be found", playbook.display())));
         }
-        if !(playbook.is_file() || playbook.to_string_lossy().starts_with("/dev/")) {
+        let pipe = playbook.metadata().is_ok_and(|data| data.file_type().is_fifo());
+        if !(playbook.is_file() || pipe || playbook.to_string_lossy().starts_with("/dev/")) {
             return Err(Failure::error(format!("the playbook {} is not a file", playbook.display())));
         }
     }

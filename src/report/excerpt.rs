@@ -11,6 +11,10 @@ pub(super) fn origin_block(origin: &Origin) -> String {
     let path = std::path::absolute(origin.file.as_ref()).unwrap_or_else(|_| origin.file.as_ref().into());
     let mut out = format!("Origin: {}:{}:{}\n", path.display(), origin.line, origin.column);
     // Only once per error, so the texts need not be kept in memory.
+    if !path.is_file() {
+        // A pipe has been read, and there is nobody who writes to it again.
+        return out;
+    }
     let Ok(bytes) = std::fs::read(&path) else { return out };
     let text = String::from_utf8_lossy(&bytes);
     if text.starts_with("$ANSIBLE_VAULT") {

@@ -4,8 +4,11 @@
 //! only file that names the YAML parser; `emit` writes YAML in PyYAML's layout, `json` writes and reads
 //! JSON as Python does.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::diagnostic::Diagnostic;
 use crate::value::{Map, Origin, Value};
@@ -196,9 +199,28 @@ pub fn parse_value(file: &str, text: &str) -> Result<(Value, Vec<Diagnostic>), D
 /// The file can't be read, can't be decrypted or isn't UTF-8; the message names it.
 pub fn read_text(path: &Path, vault: &Vault) -> Result<String, Diagnostic> {
     let name = path.to_string_lossy();
-    let bytes =
-        std::fs::read(path).map_err(|error| Diagnostic::error(format!("can't read {name}: {error}")))?;
+    let bytes = bytes_of(path).map_err(|error| Diagnostic::error(format!("can't read {name}: {error}")))?;
     text_of(&name, bytes, vault)
+}
+
+/// What a file holds. A pipe (`/dev/stdin`, `<(command)`) can be read only once; what it said is kept for those
+/// who ask again.
+fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
+    static PIPES: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
+    if !is_pipe(path) {
+        return std::fs::read(path);
+    }
+    let mut pipes = PIPES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(said) = pipes.get(path) {
+        return Ok(said.clone());
+    }
+    let said = std::fs::read(path)?;
+    pipes.insert(path.to_owned(), said.clone());
+    Ok(said)
+}
+
+fn is_pipe(path: &Path) -> bool {
+    path.metadata().is_ok_and(|data| data.file_type().is_fifo() || data.file_type().is_char_device())
 }
 
 /// Decrypts if need be and checks that it is text.
