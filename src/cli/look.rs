@@ -1,7 +1,7 @@
 //! What is answered from files alone, with no host touched: `--syntax-check`, `--list-hosts`, `--list-tasks`,
 //! `--list-tags`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Console;
@@ -10,11 +10,11 @@ use super::failure::Failure;
 use super::run::Prepared;
 use crate::config::Settings;
 use crate::diagnostic::{Diagnostic, did_you_mean};
-use crate::engine::inventory_options;
+use crate::engine::{inventory_options, loader_options};
 use crate::inventory::Inventory;
 use crate::playbook::Play;
 use crate::playbook::listing::{Lookups, What, listing};
-use crate::playbook::loader::{LoadContext, Loader, LoaderOptions};
+use crate::playbook::loader::{LoadContext, Loader, Purpose};
 use crate::template::{Context, Options, SearchPath, Templar};
 use crate::value::{Map, Value, Vars};
 use crate::vault::Vault;
@@ -113,14 +113,12 @@ pub(super) fn look(prepared: &Prepared, console: &Console) -> Result<Exit, Failu
     if let Some(limit) = &options.limit {
         check_limit(&inventory, limit)?;
     }
-    let loader = Loader::new(LoaderOptions {
-        roles_path: settings.roles_path.clone(),
-        collections_paths: settings.collections_path.clone(),
-        vault: Arc::new(prepared.vault.clone()),
-        // A list of tasks is one of names: what they would do, and whether it could be done, is not asked.
-        check_modules: !(options.list_hosts || options.list_tasks || options.list_tags),
-        private_role_vars: settings.private_role_vars,
-    });
+    // A list of tasks is one of names: whether what they would do could be done is not asked.
+    let lists = options.list_hosts || options.list_tasks || options.list_tags;
+    let purpose = if lists { Purpose::List } else { Purpose::Check };
+    let dirs: Vec<PathBuf> = options.playbooks.iter().map(|path| directory_of(path)).collect();
+    let vault = Arc::new(prepared.vault.clone());
+    let loader = Loader::new(loader_options(&dirs, settings, &vault, purpose));
     let what = What {
         hosts: options.list_hosts,
         tasks: options.list_tasks,
@@ -129,7 +127,7 @@ pub(super) fn look(prepared: &Prepared, console: &Console) -> Result<Exit, Failu
         skip: options.skip_tags.clone(),
     };
     for path in &options.playbooks {
-        let directory = path.parent().map(Path::to_owned).unwrap_or_default();
+        let directory = directory_of(path);
         let renderer = Renderer::new(
             &prepared.vault,
             settings,
@@ -152,6 +150,10 @@ pub(super) fn look(prepared: &Prepared, console: &Console) -> Result<Exit, Failu
         console.print(&listing(&playbook, &path.display().to_string(), &what, &lookups))?;
     }
     Ok(Exit::Success)
+}
+
+fn directory_of(playbook: &Path) -> PathBuf {
+    playbook.parent().map(Path::to_owned).unwrap_or_default()
 }
 
 /// A limit that selects nothing is a mistake.

@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::diagnostic::Diagnostic;
 use crate::event::{Event, HostStats, Listener, Progress, TaskResult, Verdict};
 use crate::inventory::Inventory;
-use crate::playbook::loader::{LoadContext, Loader, LoaderOptions};
+use crate::playbook::loader::{LoadContext, Loader, Purpose};
 use crate::playbook::{Item, Play, Playbook, Task};
 use crate::session::{SessionEvent, Sessions};
 use crate::template::{Options as TemplateOptions, Templar};
@@ -40,7 +40,7 @@ pub mod host;
 pub mod include;
 pub mod options;
 pub use options::{RollbackScope, RunOptions};
-pub use play::inventory_options;
+pub use play::{inventory_options, loader_options};
 mod pause;
 pub mod plan;
 mod play;
@@ -198,13 +198,8 @@ impl Engine {
             allow_broken_conditionals: settings.allow_broken_conditionals,
             services: Some(Arc::new(services)),
         }));
-        let loader = Arc::new(Loader::new(LoaderOptions {
-            roles_path: settings.roles_path.clone(),
-            collections_paths: play::collection_dirs(&playbook_dir, &settings),
-            vault: vault.clone(),
-            check_modules: true,
-            private_role_vars: settings.private_role_vars,
-        }));
+        let dirs = std::slice::from_ref(&playbook_dir);
+        let loader = Arc::new(Loader::new(loader_options(dirs, &settings, &vault, Purpose::Run)));
         let transport = play::transport_settings(&options, &settings);
         let (sender, events) = std::sync::mpsc::channel();
         let forks = options.forks.max(1);

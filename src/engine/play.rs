@@ -18,6 +18,7 @@ use crate::engine::shared::PlayState;
 use crate::engine::{Engine, Stop};
 use crate::event::Event;
 use crate::inventory::{GroupNames, LoadOptions};
+use crate::playbook::loader::{LoaderOptions, Purpose};
 use crate::playbook::{Item, Keywords, Play, Task};
 use crate::template::SearchPath;
 use crate::value::{Map, Value, map_of};
@@ -416,11 +417,27 @@ pub(super) fn fact_cache(
     Ok(cache)
 }
 
-/// Where collections are searched: beside the playbook first.
-pub(super) fn collection_dirs(playbook_dir: &Path, settings: &Settings) -> Vec<PathBuf> {
-    let mut dirs = vec![playbook_dir.join("collections")];
-    dirs.extend(settings.collections_path.iter().cloned());
-    dirs
+/// What a loader of playbooks in these directories needs to know.
+pub fn loader_options(
+    playbook_dirs: &[PathBuf],
+    settings: &Settings,
+    vault: &Arc<Vault>,
+    purpose: Purpose,
+) -> LoaderOptions {
+    // Collections beside a playbook are searched first.
+    let beside = playbook_dirs.iter().map(|dir| dir.join("collections"));
+    let folders = |key: &str| {
+        let value = settings.setting(key).map(|setting| &setting.value);
+        value.and_then(Value::as_list).unwrap_or_default().iter().map(|dir| PathBuf::from(dir.to_text()))
+    };
+    LoaderOptions {
+        roles_path: settings.roles_path.clone(),
+        collections_paths: beside.chain(settings.collections_path.iter().cloned()).collect(),
+        vault: Arc::clone(vault),
+        module_paths: folders("DEFAULT_MODULE_PATH").chain(folders("DEFAULT_ACTION_PLUGIN_PATH")).collect(),
+        purpose,
+        private_role_vars: settings.private_role_vars,
+    }
 }
 
 fn names_value(names: &[Arc<str>]) -> Value {

@@ -196,6 +196,9 @@ impl Shared {
         let short = name.rsplit('.').next().unwrap_or(name);
         let hint =
             did_you_mean(short, known).map(|meant| format!(" (did you mean `{meant}`?)")).unwrap_or_default();
+        if let Some(refusal) = self.loader.own_module(name) {
+            return format!("couldn't resolve module/action '{name}': {refusal}");
+        }
         format!("couldn't resolve module/action '{name}': setpoint has no module of that name{hint}")
     }
 

@@ -6,15 +6,28 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::playbook::keywords::add_vars;
+use crate::playbook::libraries::{self, InCollection, Libraries};
 use crate::playbook::roles::{RoleFiles, RoleUse};
 use crate::playbook::{Around, Item, Keywords, Play, Playbook, Role, Task, VarsKind, collections, keywords};
 use crate::source::{self, Node, NodeValue, Parsed};
 use crate::value::{Map, Origin, Text, Value, map_of};
 use crate::vault::Vault;
+
+/// What a playbook is loaded for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be run: what can't be done here is an error.
+    #[default]
+    Run,
+    /// To be checked: what Ansible could do and we can't is a warning.
+    Check,
+    /// To be listed: the same, and arguments are not looked at.
+    List,
+}
 
 /// What a loader needs to know.
 #[derive(Clone, Debug)]
@@ -25,8 +38,10 @@ pub struct LoaderOptions {
     pub collections_paths: Vec<PathBuf>,
     /// Opens vaulted files.
     pub vault: Arc<Vault>,
-    /// Unknown modules and bad literal arguments of tasks that are sure to run are errors.
-    pub check_modules: bool,
+    /// Directories that hold modules of the user's own, besides those of playbooks and roles.
+    pub module_paths: Vec<PathBuf>,
+    /// What is loaded is to be run, or only looked at.
+    pub purpose: Purpose,
     /// Roles of static imports and of `roles:` keep their variables to themselves.
     pub private_role_vars: bool,
 }
@@ -37,7 +52,8 @@ impl Default for LoaderOptions {
             roles_path: Vec::new(),
             collections_paths: Vec::new(),
             vault: Arc::new(Vault::default()),
-            check_modules: true,
+            module_paths: Vec::new(),
+            purpose: Purpose::Run,
             private_role_vars: false,
         }
     }
@@ -108,6 +124,7 @@ pub struct Loader {
     pub(super) options: LoaderOptions,
     ids: AtomicU64,
     files: Mutex<HashMap<PathBuf, Arc<Parsed>>>,
+    libraries: Mutex<Libraries>,
 }
 
 /// Whether an error says that a role or a file of tasks is not there, rather than that it makes no sense.
@@ -123,7 +140,26 @@ pub fn is_missing_role(error: &Diagnostic) -> bool {
 impl Loader {
     /// A loader with nothing read yet.
     pub fn new(options: LoaderOptions) -> Loader {
-        Loader { options, ids: AtomicU64::new(1), files: Mutex::default() }
+        let mut libraries = Libraries::default();
+        for dir in &options.module_paths {
+            libraries.add(dir);
+        }
+        Loader { options, ids: AtomicU64::new(1), files: Mutex::default(), libraries: Mutex::new(libraries) }
+    }
+
+    /// What is known of a module that is not among ours: that the project brings it along.
+    pub fn own_module(&self, name: &str) -> Option<String> {
+        let found = self.libraries().find(name).cloned().or_else(|| {
+            match libraries::in_collection(&self.options.collections_paths, name) {
+                InCollection::Has(module) => Some(module),
+                _ => None,
+            }
+        });
+        found.map(|module| module.refusal(name))
+    }
+
+    pub(super) fn libraries(&self) -> MutexGuard<'_, Libraries> {
+        self.libraries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads a playbook: its plays, with all that is imported. `path` is a file, or the full name of a
@@ -328,6 +364,34 @@ pub(super) struct Build<'a> {
     pub(super) roles: Vec<Arc<Role>>,
     /// Handlers of roles.
     pub(super) handlers: Vec<Arc<Task>>,
+    /// Modules that can't be run here, in a playbook that is only looked at.
+    unsupported: Vec<Unsupported>,
+    /// Modules of ours that the project has its own of, each told once.
+    shadowed: Vec<String>,
+}
+
+/// A module that can't be run here, and how often it is used.
+struct Unsupported {
+    name: String,
+    /// What is wrong with it, where it was met first.
+    first: Diagnostic,
+    uses: usize,
+    /// One of the uses is sure to run.
+    sure: bool,
+}
+
+/// What becomes of a run that needs what can't be done.
+const REFUSED: &str = "a run is refused for it before any host is touched";
+
+impl Unsupported {
+    fn warning(self) -> Diagnostic {
+        let message = match self.uses {
+            1 => self.first.message,
+            uses => format!("{} ({uses} tasks)", self.first.message),
+        };
+        let hint = if self.sure { REFUSED } else { "a run fails where such a task is reached" };
+        Diagnostic { severity: Severity::Warning, message, hint: Some(hint.into()), ..self.first }
+    }
 }
 
 impl<'a> Build<'a> {
@@ -341,6 +405,8 @@ impl<'a> Build<'a> {
             play_vars: Arc::default(),
             roles: Vec::new(),
             handlers: Vec::new(),
+            unsupported: Vec::new(),
+            shadowed: Vec::new(),
         }
     }
 
@@ -352,8 +418,51 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn finish(self) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+    fn finish(mut self) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+        self.warnings.extend(self.unsupported.into_iter().map(Unsupported::warning));
         if self.errors.is_empty() { Ok(self.warnings) } else { Err(self.errors) }
+    }
+
+    /// What is loaded is only looked at.
+    pub(super) fn only_looks(&self) -> bool {
+        self.loader.options.purpose != Purpose::Run
+    }
+
+    /// Notes that Ansible could do this and we can't: an error where it would be run, which is told if it is sure
+    /// to be reached, and a warning where it is only looked at.
+    pub(super) fn tell_unsupported(&mut self, name: &str, diagnostic: Diagnostic, sure: bool, scope: &Scope) {
+        if !self.only_looks() {
+            if sure {
+                self.tell(diagnostic, scope);
+            }
+            return;
+        }
+        if let Some(known) = self.unsupported.iter_mut().find(|known| known.name == name) {
+            known.uses += 1;
+            known.sure |= sure;
+            return;
+        }
+        let mut first = diagnostic;
+        first.included_from.clone_from(&scope.included_from);
+        self.unsupported.push(Unsupported { name: name.to_owned(), first, uses: 1, sure });
+    }
+
+    /// Notes what a run is refused for and Ansible only sees once it gets there: arguments that make no sense. A
+    /// warning where nothing is to be run.
+    pub(super) fn tell_refused(&mut self, mut diagnostic: Diagnostic, scope: &Scope) {
+        if self.only_looks() {
+            diagnostic.severity = Severity::Warning;
+            diagnostic.hint.get_or_insert_with(|| REFUSED.into());
+        }
+        self.tell(diagnostic, scope);
+    }
+
+    /// Tells, once for each module, that one of ours runs and not the project's own.
+    pub(super) fn tell_shadowed(&mut self, name: &str, diagnostic: Diagnostic, scope: &Scope) {
+        if !self.shadowed.iter().any(|known| known == name) {
+            self.shadowed.push(name.to_owned());
+            self.tell(diagnostic, scope);
+        }
     }
 
     /// Notes an error or a warning, with the chain that led to it.

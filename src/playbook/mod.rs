@@ -12,6 +12,7 @@ pub mod args;
 pub mod collections;
 pub mod keywords;
 pub mod known;
+mod libraries;
 pub mod listing;
 pub mod loader;
 pub mod names;

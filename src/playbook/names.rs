@@ -174,6 +174,10 @@ fn unknown(written: &str) -> Resolved {
 }
 
 fn full_name(written: &str) -> Resolved {
+    let moved = known::MOVED.iter().find_map(|(new, old)| Some((written.strip_prefix(new)?, old)));
+    if let Some((rest, old)) = moved {
+        return full_name(&format!("{old}{rest}"));
+    }
     if let Some(module) = registry::find(written) {
         return Resolved { full: module.name.to_owned(), known: Known::Here };
     }
@@ -234,6 +238,9 @@ mod tests {
             ("ec2_instance", vec!["amazon.aws"], "amazon.aws.ec2_instance"),
             ("debug", vec!["amazon.aws"], "ansible.builtin.debug"),
             ("amazon.aws.ec2_instance", vec![], "amazon.aws.ec2_instance"),
+            ("ansible.mysql.mysql_db", vec![], "community.mysql.mysql_db"),
+            ("ansible.mariadb.mariadb_user", vec![], "community.mysql.mysql_user"),
+            ("mysql_db", vec!["ansible.mysql"], "community.mysql.mysql_db"),
             ("nonsense", vec![], "nonsense"),
         ] {
             let collections: Vec<String> = collections.into_iter().map(str::to_owned).collect();

@@ -27,6 +27,7 @@ impl Build<'_> {
 
     fn plays_of(&mut self, path: &Path, imported: &Imported, scope: &Scope, plays: &mut Vec<Arc<Play>>) {
         let Some(parsed) = self.read(path, scope) else { return };
+        self.loader.libraries().add_project(&directory(path));
         let Some(entries) = parsed.root.as_list() else {
             let kind = parsed.root.kind_name();
             let error = if parsed.root.is_null() {
@@ -245,11 +246,10 @@ impl Build<'_> {
         if keywords::is_template(name) || matches!(name, "linear" | "free" | "host_pinned" | "debug") {
             return;
         }
-        let error = Diagnostic::error(format!("the strategy `{name}` is not supported here"));
-        self.tell(
-            error.at(text.origin.clone()).hint("there are `linear`, `free`, `host_pinned` and `debug`"),
-            scope,
-        );
+        let error = Diagnostic::error(format!("the strategy `{name}` is not supported here"))
+            .at(text.origin.clone())
+            .hint("there are `linear`, `free`, `host_pinned` and `debug`");
+        self.tell_unsupported(&format!("strategy {name}"), error, true, scope);
     }
 
     fn sections(&mut self, sections: &Sections<'_>, scope: &Scope, play: &mut Play) {

@@ -129,6 +129,7 @@ impl Build<'_> {
         items: &mut Vec<Item>,
     ) -> Option<Arc<Role>> {
         let (path, name, collection) = self.find_role(&role_use, scope, &parents)?;
+        self.loader.libraries().add_project(&path);
         let mut scope = Scope {
             included_from: if scope.dynamic && scope.included_from.first() == Some(&role_use.origin) {
                 scope.included_from.clone()

@@ -7,7 +7,8 @@ use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::module::{self, registry};
 use crate::playbook::args::{self, Pairs};
 use crate::playbook::keywords::{self, Container, is_literal, is_template};
-use crate::playbook::loader::{Build, Place, Scope, find_task_file, node_of, text_like};
+use crate::playbook::libraries::{self, InCollection};
+use crate::playbook::loader::{Build, Place, Purpose, Scope, find_task_file, node_of, text_like};
 use crate::playbook::names::{self, Known, Resolved};
 use crate::playbook::play::{chain, same_file};
 use crate::playbook::roles::{RoleFiles, RoleUse};
@@ -373,7 +374,9 @@ impl Build<'_> {
             if matches!(name, "action" | "local_action") {
                 found.push(entry);
             } else if is_with || Container::Handler.takes(name) {
-            } else if matches!(names::resolve(name, collections).known, Known::No) {
+            } else if matches!(names::resolve(name, collections).known, Known::No)
+                && self.loader.own_module(name).is_none()
+            {
                 strange.push(entry);
             } else {
                 found.push(entry);
@@ -578,7 +581,10 @@ impl Build<'_> {
             out.insert(Value::str("_raw_params"), text_like(text, &raw));
         } else if is_template(&raw) {
             task.args_template = Some(text_like(text, &raw));
-        } else if is_lazy(task, scope) || !self.loader.options.check_modules {
+        } else if is_lazy(task, scope)
+            || resolved.known != Known::Here
+            || self.loader.options.purpose == Purpose::List
+        {
             out.insert(Value::str("_raw_params"), text_like(text, &raw));
         } else {
             let error =
@@ -763,14 +769,55 @@ impl Build<'_> {
         if is_meta {
             self.check_meta(task, action, scope);
         }
-        if is_lazy(task, scope) || !self.loader.options.check_modules || is_template(&action.name) {
+        if is_template(&action.name) {
             return;
         }
-        if resolved.known != Known::Here {
-            self.tell(unknown_module(action, resolved.known), scope);
+        if !self.check_module(resolved, task, action, scope)
+            || is_lazy(task, scope)
+            || self.loader.options.purpose == Purpose::List
+        {
             return;
         }
         self.check_module_args(task, action, scope);
+    }
+
+    /// Whether the module is one of ours. A name that nobody has is an error wherever it stands; what others have
+    /// may stand in a task that is never reached.
+    fn check_module(&mut self, resolved: &Resolved, task: &Task, action: &Action<'_>, scope: &Scope) -> bool {
+        let name = &action.name;
+        let own = self.loader.libraries().find(name).cloned();
+        if resolved.known == Known::Here {
+            if let Some(own) = own {
+                let warning = Diagnostic::warning(format!(
+                    "{own} is called `{name}` ({}); it is not used, the built-in module is",
+                    own.path.display()
+                ));
+                self.tell_shadowed(name, warning.at(Some(Arc::clone(&action.key.origin))), scope);
+            }
+            return true;
+        }
+        let known = match libraries::in_collection(&self.loader.options.collections_paths, &resolved.full) {
+            _ if own.is_some() => Known::Elsewhere,
+            InCollection::Lacks(dir) if resolved.known == Known::Foreign => {
+                let error = action.key.error(format!("there is no module `{name}`"));
+                self.tell(error.hint(format!("the collection in {} has none", dir.display())), scope);
+                return false;
+            }
+            InCollection::Has(_) | InCollection::Mentions => Known::Foreign,
+            InCollection::Lacks(_) | InCollection::NotInstalled => resolved.known,
+        };
+        let refusal = self.loader.own_module(name).or_else(|| self.loader.own_module(&resolved.full));
+        let error = match refusal {
+            Some(refusal) => action.key.error(refusal),
+            None => unknown_module(action, known),
+        };
+        if known == Known::No {
+            self.tell(error, scope);
+        } else {
+            let full = if own.is_some() { name } else { &resolved.full };
+            self.tell_unsupported(full, error, !is_lazy(task, scope), scope);
+        }
+        false
     }
 
     fn check_meta(&mut self, task: &Task, action: &Action<'_>, scope: &Scope) {
@@ -817,7 +864,7 @@ impl Build<'_> {
             {
                 told = told.hint(format!("`{name}` is also a keyword: is it indented too far?"));
             }
-            self.tell(told, scope);
+            self.tell_refused(told, scope);
         }
     }
 
@@ -839,7 +886,7 @@ impl Build<'_> {
                 }
                 None => error.hint(format!("it takes: {}", known.join(", "))),
             };
-            self.tell(error, scope);
+            self.tell_refused(error, scope);
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::loader::{LoadContext, Loader, LoaderOptions};
+use super::loader::{LoadContext, Loader, LoaderOptions, Purpose};
 use super::{Item, Keywords, Play, Playbook, Task, VarsKind};
 use crate::diagnostic::Diagnostic;
 use crate::value::{Map, Value};
@@ -35,8 +35,13 @@ fn project(files: &str) -> tempfile::TempDir {
 }
 
 fn load(dir: &Path) -> Result<(Playbook, Vec<Diagnostic>), Vec<Diagnostic>> {
+    load_for(dir, Purpose::Run)
+}
+
+fn load_for(dir: &Path, purpose: Purpose) -> Result<(Playbook, Vec<Diagnostic>), Vec<Diagnostic>> {
     let loader = Loader::new(LoaderOptions {
         collections_paths: vec![dir.join("collections")],
+        purpose,
         ..LoaderOptions::default()
     });
     loader.playbook(&dir.join("site.yml"), &LoadContext { render: &render })
@@ -601,7 +606,7 @@ fn dynamic_includes_inherit_what_is_around_them() {
 - debug:
 - include_tasks: more.yml
 ## roles/r/tasks/more.yml
-- nosuch:
+- zfs:
 ## roles/r/handlers/main.yml
 - name: rh
   debug:
@@ -656,7 +661,7 @@ block role=r
  r : debug {} notify=['h'] become=True when=['around'] block_vars={'b': 1} include_vars={'i': 1}
  r : include_tasks {'_raw_params': 'more.yml'} notify=['h'] become=True when=['around'] block_vars={'b': 1} include_vars={'i': 1}
 r : rh = debug {} notify=['h'] become=True when=['around'] block_vars={'b': 1} include_vars={'i': 1}
-r : nosuch {} notify=['h'] become=True when=['around'] block_vars={'b': 1} include_vars={'i': 1}
+r : community.general.zfs {} notify=['h'] become=True when=['around'] block_vars={'b': 1} include_vars={'i': 1}
 ";
     assert_eq!(out, expected, "\n--- found:\n{out}");
 }
@@ -743,5 +748,74 @@ fn a_task_comes_from_the_command_line() {
     }
     for (module, args) in [("nosuch", ""), ("debug", "free text"), ("debug", "a='b"), ("import_tasks", "x")] {
         loader.task_from(module, args, &ctx).expect_err(module);
+    }
+}
+
+#[test]
+fn what_only_ansible_can_do_is_a_warning_where_nothing_is_run() {
+    let dir = project(
+        "## site.yml
+- hosts: all
+  strategy: mitogen_linear
+  roles: [r]
+  tasks:
+    - community.general.zfs: {name: a, state: present}
+    - zfs: name=b state=present
+    - amazon.aws.ec2_instance: some text
+      when: cloud
+    - mine: {a: 1}
+      failed_when: false
+    - apt: {name: x}
+    - apt: {name: y}
+    - ns.coll.one:
+    - ping: {mgs: x}
+## library/mine.py
+## library/apt.py
+## roles/r/library/of_role
+## roles/r/tasks/main.yml
+- of_role:
+## collections/ansible_collections/ns/coll/plugins/modules/one.py
+",
+    );
+    let root = format!("{}/", dir.path().display());
+    let told = |purpose| {
+        let told = match load_for(dir.path(), purpose) {
+            Ok((_, warnings)) => warnings,
+            Err(errors) => errors,
+        };
+        told.iter().map(Diagnostic::render).collect::<String>().replace(&root, "")
+    };
+    let looked = told(Purpose::Check);
+    assert_eq!(looked, include_str!("testdata/looked.txt"), "\n--- found:\n{looked}");
+    let listed = told(Purpose::List);
+    assert!(!listed.contains("mgs") && looked.contains("mgs"), "arguments are not looked at: {listed}");
+    let refused = told(Purpose::Run);
+    assert_eq!(refused, include_str!("testdata/refused.txt"), "\n--- found:\n{refused}");
+}
+
+#[test]
+fn a_module_that_nobody_has_is_an_error_wherever_it_stands() {
+    for (task, hint) in [
+        ("- tempalte: {src: a}\n      when: false", "did you mean `template`?"),
+        ("- community.general.nosuch_thing:\n      when: false", ""),
+        ("- {action: nosuch_thing, ignore_errors: true}", ""),
+        (
+            "- {ns.coll.two: , when: false}",
+            "the collection in collections/ansible_collections/ns/coll has none",
+        ),
+    ] {
+        let dir = project(&format!(
+            "## site.yml\n- hosts: all\n  tasks:\n    {task}\n\
+             ## collections/ansible_collections/ns/coll/plugins/modules/one.py\n"
+        ));
+        for purpose in [Purpose::Run, Purpose::Check, Purpose::List] {
+            let errors = load_for(dir.path(), purpose).expect_err(task);
+            let root = format!("{}/", dir.path().display());
+            let text = errors.iter().map(Diagnostic::render).collect::<String>().replace(&root, "");
+            assert!(
+                text.contains("error: there is no module `") && text.contains(hint),
+                "{purpose:?}: {text}"
+            );
+        }
     }
 }
