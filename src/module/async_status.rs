@@ -51,12 +51,18 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     let path = directory.join(&args.jid);
     let shown = path.to_string_lossy().into_owned();
     let known = |outcome: Outcome| outcome.set("ansible_job_id", args.jid.as_str());
-    let Some(text) = host::read_text(&path, system) else {
+    let broken = |message: String| {
         // `finished`, so that nobody goes on waiting for it.
-        return Err(ModuleError::new("could not find job")
+        ModuleError::new(message)
             .with("ansible_job_id", args.jid.as_str())
+            .with("results_file", shown.as_str())
             .with("started", true)
-            .with("finished", true));
+            .with("finished", true)
+            .with("stdout", "")
+            .with("stderr", "")
+    };
+    let Some(text) = host::read_text(&path, system) else {
+        return Err(broken("could not find job".into()));
     };
     if args.mode == "cleanup" {
         system.remove(&path)?;
@@ -67,10 +73,7 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
         Ok(Value::Map(values)) => values.as_ref().clone(),
         _ if text.trim().is_empty() => Map::new(),
         _ => {
-            return Err(ModuleError::new(format!("Could not parse job output: {text}"))
-                .with("ansible_job_id", args.jid.as_str())
-                .with("started", true)
-                .with("finished", true));
+            return Err(broken(format!("Could not parse job output: {text}")));
         }
     };
     let finished = values.get("finished").is_some_and(Value::truthy);
@@ -122,6 +125,15 @@ mod tests {
         };
         assert_eq!(task("j2", &mut fake).expect_err("gone"), "could not find job");
         assert!(task("../j1", &mut fake).is_err());
+        let given = args::check(&MODULE, &map_of([("jid", "j2")]), &|_| true).expect("typed");
+        let error = (MODULE.run)(given, &mut fake).expect_err("gone");
+        for (name, value) in [
+            ("results_file", Value::str("/var/jobs/j2")),
+            ("finished", Value::Bool(true)),
+            ("stdout", Value::str("")),
+        ] {
+            assert_eq!(error.values.get(name), Some(&value), "{name}");
+        }
         let outcome = task("j1", &mut fake).expect("removed");
         assert_eq!(outcome.values.get("erased"), Some(&"/var/jobs/j1".into()));
         assert_eq!(fake.text("/var/jobs/j1"), None);
