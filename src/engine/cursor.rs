@@ -280,11 +280,6 @@ impl Cursor {
         }
     }
 
-    /// Ends everything.
-    pub fn end(&mut self) {
-        self.frames.clear();
-    }
-
     /// It is among handlers.
     pub fn in_handlers(&self) -> bool {
         self.frames.iter().any(|frame| matches!(frame, Frame::Handlers { .. }))

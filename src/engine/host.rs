@@ -112,6 +112,8 @@ pub struct Host {
     pub blocked: bool,
     /// It has failed and only runs its notified handlers.
     pub doomed: bool,
+    /// It was unreachable and is to be tried again: its turn comes when the others have ended the play.
+    pub late: bool,
     /// How many tasks may be sent ahead.
     pub window: usize,
     /// When the task at hand was sent, for naming hosts that are stuck.
@@ -136,6 +138,7 @@ impl Host {
             walker: None,
             blocked: false,
             doomed: false,
+            late: false,
             window,
             since: None,
             named_at: 30,

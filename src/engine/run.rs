@@ -333,10 +333,14 @@ impl<'e> PlayRun<'e> {
 
     /// The task whose turn it is in a group, and the hosts that stand at it.
     fn next_task(&mut self, group: usize) -> Option<(Arc<Task>, Vec<usize>)> {
+        self.next_task_of(group, false).or_else(|| self.next_task_of(group, true))
+    }
+
+    fn next_task_of(&mut self, group: usize, late: bool) -> Option<(Arc<Task>, Vec<usize>)> {
         let mut best: Option<(Position, Arc<Task>)> = None;
         let mut participants = Vec::new();
         for host in self.groups[group].hosts.clone() {
-            if !self.hosts[host].is_active() {
+            if !self.hosts[host].is_active() || self.hosts[host].late != late {
                 continue;
             }
             let Some((task, position)) = self.peek(host) else { continue };
@@ -1087,7 +1091,8 @@ impl<'e> PlayRun<'e> {
     fn lose_host(&mut self, host: usize) {
         let state = &mut self.hosts[host];
         state.forget();
-        state.cursor.end();
+        // Should the failure be forgiven, it goes on from here.
+        state.cursor.advance(false);
         state.state = HostState::Unreachable;
     }
 
@@ -2103,8 +2108,13 @@ impl<'e> PlayRun<'e> {
                 self.engine.clear_host_errors();
                 for host in &mut self.hosts {
                     host.cursor.forgive();
-                    if matches!(host.state, HostState::Failed | HostState::Unreachable) {
-                        host.state = HostState::Ended;
+                    match host.state {
+                        HostState::Failed => host.state = HostState::Ended,
+                        HostState::Unreachable => {
+                            host.state = HostState::Active;
+                            host.late = true;
+                        }
+                        HostState::Active | HostState::Ended => {}
                     }
                     host.doomed = false;
                 }
