@@ -187,8 +187,8 @@ fn plan_task(
         Err(error) => return first.then(|| (failure_of(planner, error), true)),
     };
     let shared = planner.shared;
-    let real_in_check = shared.options.check && !planned.flags.check;
-    let check_in_real = !shared.options.check && planned.flags.check;
+    let real_in_check = shared.options.check && planned.any(|flags| !flags.check);
+    let check_in_real = !shared.options.check && planned.any(|flags| flags.check);
     let fails = planned.items.iter().any(|item| match &item.step {
         Step::Done(settled) | Step::Local { settled, .. } => {
             settled.result.get("failed").is_some_and(Value::truthy)
@@ -208,7 +208,7 @@ fn plan_task(
     }
     let judged = limits.streaming
         && (task.failed_when.is_some()
-            || planned.flags.retries.is_some()
+            || planned.any(|flags| flags.retries.is_some())
             || task.changed_when.is_some() && !task.notify.is_empty());
     let stop = barrier
         || real_in_check
@@ -238,6 +238,7 @@ fn failure_of(planner: &Planner<'_>, error: PlanError) -> Planned {
 }
 
 fn whole_failure(planner: &Planner<'_>, message: &str) -> Planned {
+    let flags = keyword_flags(planner);
     Planned {
         info: planner.info(planner.shared.options.check),
         items: vec![PlannedItem {
@@ -246,10 +247,11 @@ fn whole_failure(planner: &Planner<'_>, message: &str) -> Planned {
             label: None,
             step: Step::Done(crate::engine::plan::failed(planner.task, message)),
             delegate: None,
+            flags: flags.clone(),
         }],
         looped: None,
         rest: None,
-        flags: keyword_flags(planner),
+        flags,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use crate::engine::plan::{Bound, PlanError, Planner, failed};
+use crate::engine::plan::{self, Bound, PlanError, Planner, failed};
 use crate::engine::shared::lock;
 use crate::event::Login;
 use crate::template::TemplateError;
@@ -143,13 +143,10 @@ pub fn machine(
     let render = |value: &Value, bound: &Bound| -> Result<Value, TemplateError> {
         shared.templar.render(value, &bound.context())
     };
-    let keyword = |value: &Option<Value>| -> Result<Option<Value>, TemplateError> {
-        match value {
-            Some(value) => {
-                Ok(Some(render(value, bound)?).filter(|value| !matches!(value, Value::Null | Value::Omit)))
-            }
-            None => Ok(None),
-        }
+    let keyword = |name: &str, value: &Option<Value>| -> Result<Option<Value>, TemplateError> {
+        let Some(value) = value else { return Ok(None) };
+        let value = render(value, bound).map_err(|error| error.wanted_for(plan::keyword(name)))?;
+        Ok(Some(value).filter(|value| !matches!(value, Value::Null | Value::Omit)))
     };
     let mut values: HashMap<&str, Value> = HashMap::new();
     for name in CONNECTION_VARS {
@@ -172,12 +169,12 @@ pub fn machine(
     };
     let delegated_local = reached.delegated && is_local_name(&reached.name);
     if !reached.delegated {
-        below("ansible_connection", &[], keyword(&keywords.connection)?);
+        below("ansible_connection", &[], keyword("connection", &keywords.connection)?);
     } else if delegated_local {
         below("ansible_connection", &[], Some(Value::str("local")));
     }
-    below("ansible_user", &["ansible_ssh_user"], keyword(&keywords.remote_user)?);
-    below("ansible_port", &["ansible_ssh_port"], keyword(&keywords.port)?);
+    below("ansible_user", &["ansible_ssh_user"], keyword("remote_user", &keywords.remote_user)?);
+    below("ansible_port", &["ansible_ssh_port"], keyword("port", &keywords.port)?);
     if is_local_name(&reached.name) && reached.vars.inventory.is_empty() {
         below("ansible_connection", &[], Some(Value::str("local")));
     }
@@ -268,10 +265,9 @@ pub fn identity(
                 return Ok(Some(value));
             }
         }
-        match keyword {
-            Some(value) => Ok(render(value, bound)?),
-            None => Ok(None),
-        }
+        let Some(value) = keyword else { return Ok(None) };
+        let name = names[0].strip_prefix("ansible_").unwrap_or(names[0]);
+        Ok(render(value, bound).map_err(|error| error.wanted_for(plan::keyword(name)))?)
     };
     let bad = |name: &str, value: &Value| {
         PlanError::Failed(Box::new(failed(

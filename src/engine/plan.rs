@@ -30,8 +30,20 @@ pub struct Planned {
     pub looped: Option<Arc<LoopShape>>,
     /// Items from this one on need the results of earlier ones and are planned when those are there.
     pub rest: Option<Vec<Value>>,
-    /// Other keywords, decided.
+    /// Keywords that are the same for all items, decided; for a task without a loop, all of them.
     pub flags: Flags,
+}
+
+impl Planned {
+    /// The keywords of an item.
+    pub fn flags_at(&self, index: usize) -> &Flags {
+        self.items.get(index).map_or(&self.flags, |item| &item.flags)
+    }
+
+    /// Whether a keyword holds for one of the items.
+    pub fn any(&self, keyword: impl Fn(&Flags) -> bool) -> bool {
+        keyword(&self.flags) || self.items.iter().any(|item| keyword(&item.flags))
+    }
 }
 
 /// Loop variables' names and what else is the same for all items.
@@ -97,6 +109,8 @@ pub struct PlannedItem {
     pub step: Step,
     /// To whom it is delegated: inventory name and how it is shown.
     pub delegate: Option<(Arc<str>, String)>,
+    /// Keywords, which may depend on the item.
+    pub flags: Flags,
 }
 
 /// What is to be done for an item.
@@ -170,15 +184,23 @@ impl From<TemplateError> for PlanError {
     }
 }
 
+/// What the value of an argument is wanted for, in the words that users know.
+pub fn argument_of(action: &str, name: &str) -> String {
+    format!("Finalization of task args for '{action}' failed: Error while resolving value for '{name}'")
+}
+
+/// What the value of a keyword is wanted for.
+pub fn keyword(name: &str) -> String {
+    format!("Error processing keyword '{name}'")
+}
+
 /// A failure of the controller's own making.
 pub fn failure(error: &TemplateError) -> Settled {
-    let mut diagnostic = Diagnostic::error(error.message.clone()).at(error.origin.clone());
+    let told = error.told();
+    let mut diagnostic = Diagnostic::error(told.as_str()).at(error.origin.clone());
     diagnostic.hint.clone_from(&error.hint);
     Settled {
-        result: map_of([
-            ("failed", Value::Bool(true)),
-            ("msg", Value::str(format!("Task failed: {}", error.message))),
-        ]),
+        result: map_of([("failed", Value::Bool(true)), ("msg", Value::str(format!("Task failed: {told}")))]),
         diagnostic: Some(diagnostic),
     }
 }
@@ -261,25 +283,26 @@ impl Planner<'_> {
 
     fn flag(
         &self,
-        keyword: Option<&Value>,
+        value: Option<&Value>,
         name: &str,
         default: bool,
         bound: &Bound,
     ) -> Result<bool, PlanError> {
-        let Some(value) = keyword else { return Ok(default) };
+        let Some(value) = value else { return Ok(default) };
         if let Value::Bool(truth) = value {
             return Ok(*truth);
         }
-        let value = self.render(value, bound)?;
+        let value = self.render(value, bound).map_err(|error| error.wanted_for(keyword(name)))?;
         if matches!(value, Value::Null | Value::Omit) {
             return Ok(default);
         }
         value.to_bool().ok_or_else(|| self.bad_keyword(name, &value, "bool"))
     }
 
-    fn number(&self, keyword: Option<&Value>, name: &str, bound: &Bound) -> Result<Option<f64>, PlanError> {
-        let Some(value) = keyword else { return Ok(None) };
-        let value = self.render(value, bound)?;
+    fn number(&self, value: Option<&Value>, name: &str, bound: &Bound) -> Result<Option<f64>, PlanError> {
+        let Some(value) = value else { return Ok(None) };
+        let value = self.render(value, bound).map_err(|error| error.wanted_for(keyword(name)))?;
+        let expected = if matches!(name, "delay" | "pause") { "float" } else { "int" };
         match &value {
             Value::Null | Value::Omit => Ok(None),
             #[expect(clippy::cast_precision_loss, reason = "seconds and counts are small")]
@@ -287,20 +310,18 @@ impl Planner<'_> {
             Value::Float(number) => Ok(Some(*number)),
             Value::Str(text) if text.text.is_empty() => Ok(None),
             Value::Str(text) => {
-                text.text.trim().parse().map(Some).map_err(|_| self.bad_keyword(name, &value, "float"))
+                text.text.trim().parse().map(Some).map_err(|_| self.bad_keyword(name, &value, expected))
             }
-            _ => Err(self.bad_keyword(name, &value, "float")),
+            _ => Err(self.bad_keyword(name, &value, expected)),
         }
     }
 
     fn bad_keyword(&self, name: &str, value: &Value, expected: &str) -> PlanError {
-        PlanError::Failed(Box::new(failed(
-            self.task,
-            format!(
-                "the keyword `{name}`: The value {} could not be converted to '{expected}'",
-                value.repr()
-            ),
-        )))
+        let message =
+            format!("{}: The value {} could not be converted to '{expected}'.", keyword(name), value.repr());
+        let mut settled = failed(self.task, message.as_str());
+        settled.result.insert(Value::str("msg"), Value::str(format!("Task failed: {message}")));
+        PlanError::Failed(Box::new(settled))
     }
 
     /// What is told of the task: its title rendered for this host where that is possible.
@@ -334,7 +355,56 @@ impl Planner<'_> {
         !self.task.handler && only.is_some_and(|only| !only.allows(&self.host.name, &self.task.origin))
     }
 
-    fn flags(&self, bound: &Bound) -> Result<Flags, PlanError> {
+    /// The keywords that are decided once, before the condition and the loop. The others have what holds as long
+    /// as they are not given.
+    fn task_flags(&self, bound: &Bound) -> Result<Flags, PlanError> {
+        let keywords = &self.task.keywords;
+        let options = &self.shared.options;
+        let settings = &self.shared.settings;
+        let quiet = self.is_quiet();
+        let simulated = quiet || options.look_only;
+        Ok(Flags {
+            quiet,
+            any_errors_fatal: self.flag(
+                keywords.any_errors_fatal.as_ref(),
+                "any_errors_fatal",
+                settings.any_errors_fatal,
+                bound,
+            )?,
+            run_once: self.flag(keywords.run_once.as_ref(), "run_once", false, bound)?,
+            throttle: self.number(keywords.throttle.as_ref(), "throttle", bound)?.unwrap_or(0.0).max(0.0)
+                as usize,
+            ignore_errors: simulated,
+            no_log: settings.no_log,
+            diff: options.diff,
+            check: simulated || options.check,
+            ..Flags::default()
+        })
+    }
+
+    /// Whether some keyword of [`Planner::item_flags`] is a template, and so may differ between items.
+    fn flags_vary(&self) -> bool {
+        let task = self.task;
+        let keywords = &task.keywords;
+        [
+            &task.detach,
+            &task.retries,
+            &task.delay,
+            &task.poll,
+            &keywords.ignore_errors,
+            &keywords.ignore_unreachable,
+            &keywords.no_log,
+            &keywords.diff,
+            &keywords.check_mode,
+            &keywords.delegate_facts,
+        ]
+        .into_iter()
+        .flatten()
+        .any(|value| value.as_str().is_some_and(Templar::is_template))
+    }
+
+    /// All keywords, for an item: `flags` is what was decided for all items.
+    fn item_flags(&self, flags: &Flags, bound: &Bound) -> Result<Flags, PlanError> {
         let task = self.task;
         let keywords = &task.keywords;
         let options = &self.shared.options;
@@ -351,11 +421,9 @@ impl Planner<'_> {
         } else {
             None
         };
-        let quiet = self.is_quiet();
+        let simulated = flags.quiet || options.look_only;
         Ok(Flags {
-            quiet,
-            ignore_errors: quiet
-                || options.look_only
+            ignore_errors: simulated
                 || self.flag(keywords.ignore_errors.as_ref(), "ignore_errors", false, bound)?,
             ignore_unreachable: self.flag(
                 keywords.ignore_unreachable.as_ref(),
@@ -364,24 +432,15 @@ impl Planner<'_> {
                 bound,
             )?,
             no_log: self.flag(keywords.no_log.as_ref(), "no_log", self.shared.settings.no_log, bound)?,
-            any_errors_fatal: self.flag(
-                keywords.any_errors_fatal.as_ref(),
-                "any_errors_fatal",
-                self.shared.settings.any_errors_fatal,
-                bound,
-            )?,
-            run_once: self.flag(keywords.run_once.as_ref(), "run_once", false, bound)?,
             diff: self.flag(keywords.diff.as_ref(), "diff", options.diff, bound)?,
-            check: quiet
-                || options.look_only
+            check: simulated
                 || self.flag(keywords.check_mode.as_ref(), "check_mode", options.check, bound)?,
             retries,
             delay: if delay < 0.0 { 1.0 } else { delay },
-            throttle: self.number(keywords.throttle.as_ref(), "throttle", bound)?.unwrap_or(0.0).max(0.0)
-                as usize,
             poll,
             detach: detach.max(0.0) as u64,
             delegate_facts: self.flag(keywords.delegate_facts.as_ref(), "delegate_facts", false, bound)?,
+            ..*flags
         })
     }
 
@@ -391,12 +450,17 @@ impl Planner<'_> {
     /// [`PlanError::Pending`] if it needs a result that is out; a failure of the whole task otherwise.
     pub fn plan(&self) -> Result<Planned, PlanError> {
         let bound = self.bind(self.scope());
-        let flags = self.flags(&bound)?;
-        let info = self.info(flags.check);
+        let mut flags = self.task_flags(&bound)?;
+        if !self.flags_vary() {
+            flags = self.item_flags(&flags, &bound)?;
+        }
         let Some(looping) = &self.task.looping else {
             let item = self.item(self.scope(), &flags, None)?;
+            let flags = item.flags.clone();
+            let info = self.info(flags.check);
             return Ok(Planned { info, items: vec![item], looped: None, rest: None, flags });
         };
+        let info = self.info(flags.check);
         let (shape, values) = match self.loop_items(looping, &bound) {
             Ok(found) => found,
             Err(PlanError::Failed(settled)) => {
@@ -410,6 +474,7 @@ impl Planner<'_> {
                             label: None,
                             step: Step::Done(skipped(&condition)),
                             delegate: None,
+                            flags: flags.clone(),
                         }],
                         looped: None,
                         rest: None,
@@ -487,6 +552,7 @@ impl Planner<'_> {
                         label,
                         step: Step::Done(*settled),
                         delegate: None,
+                        flags: planned.flags.clone(),
                     });
                 }
             }
@@ -511,8 +577,8 @@ impl Planner<'_> {
                         return Err(PlanError::Failed(Box::new(failed(
                             self.task,
                             format!(
-                                "Invalid data passed to 'loop', it requires a list, got this instead: {}. Hint: If you passed a list/dict of just one element, try adding wantlist=True to your lookup invocation or use q/query instead of lookup.",
-                                other.to_text()
+                                "The `loop` value must resolve to a 'list', not '{}'.",
+                                other.type_name()
                             ),
                         ))));
                     }
@@ -591,23 +657,39 @@ impl Planner<'_> {
             (Some(item), None) => Some(item.to_text()),
             (None, _) => None,
         };
-        let make = |step, delegate| PlannedItem {
+        let make = |step, delegate, flags: &Flags| PlannedItem {
             local: local.clone(),
             item: item.clone(),
             label: label.clone(),
             step,
             delegate,
+            flags: flags.clone(),
         };
         match self.condition(&self.task.keywords.when, &bound) {
             Ok(None) => {}
-            Ok(Some(condition)) => return Ok(make(Step::Done(skipped(&condition)), None)),
+            Ok(Some(condition)) => return Ok(make(Step::Done(skipped(&condition)), None, flags)),
             Err(error) if matches!(error.kind, TemplateErrorKind::Pending) => return Err(PlanError::Pending),
-            Err(error) => return Ok(make(Step::Done(failure(&error)), None)),
+            // What fails with its condition may be ignored, if that can be known.
+            Err(error) => {
+                let own = self.item_flags(flags, &bound);
+                return Ok(make(Step::Done(failure(&error)), None, own.as_ref().unwrap_or(flags)));
+            }
         }
+        let own;
+        let flags = if self.flags_vary() {
+            own = match self.item_flags(flags, &bound) {
+                Ok(own) => own,
+                Err(PlanError::Pending) => return Err(PlanError::Pending),
+                Err(PlanError::Failed(settled)) => return Ok(make(Step::Done(*settled), None, flags)),
+            };
+            &own
+        } else {
+            flags
+        };
         match self.work(scope, bound, flags) {
-            Ok((step, delegate)) => Ok(make(step, delegate)),
+            Ok((step, delegate)) => Ok(make(step, delegate, flags)),
             Err(PlanError::Pending) => Err(PlanError::Pending),
-            Err(PlanError::Failed(settled)) => Ok(make(Step::Done(*settled), None)),
+            Err(PlanError::Failed(settled)) => Ok(make(Step::Done(*settled), None, flags)),
         }
     }
 
@@ -660,15 +742,8 @@ impl Planner<'_> {
     }
 
     /// An argument that can't be rendered, in the words that users know.
-    fn bad_argument(&self, action: &str, key: &Value, mut error: TemplateError) -> PlanError {
-        if !matches!(error.kind, TemplateErrorKind::Pending) {
-            error.message = format!(
-                "Finalization of task args for '{action}' failed: Error while resolving value for '{}': {}",
-                key.to_text(),
-                error.message
-            );
-        }
-        error.into()
+    fn bad_argument(&self, action: &str, key: &Value, error: TemplateError) -> PlanError {
+        error.wanted_for(argument_of(action, &key.to_text())).into()
     }
 
     fn work(
@@ -847,7 +922,7 @@ impl Planner<'_> {
                 Err(error) if gathers && error.to_string().contains("ansible_env") => {
                     self.without_environment_facts(entry, bound)?
                 }
-                rendered => rendered?,
+                rendered => rendered.map_err(|error| error.wanted_for(keyword("environment")))?,
             };
             let maps: Vec<Value> = match entry {
                 Value::List(items) => items.as_ref().clone(),

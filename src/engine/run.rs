@@ -21,7 +21,7 @@ use crate::engine::doubt;
 use crate::engine::host::{AheadKind, Host, HostState, TaskAhead};
 use crate::engine::include;
 use crate::engine::options::Only;
-use crate::engine::plan::{PlannedItem, Planner, Step as Work};
+use crate::engine::plan::{Flags, PlannedItem, Planner, Step as Work};
 use crate::engine::reconnect;
 use crate::engine::settle::{self, ItemOutcome};
 use crate::engine::shared::{Included, PlayState};
@@ -653,7 +653,7 @@ impl<'e> PlayRun<'e> {
     /// what it changes is known, and it ends with the run.
     fn poll(&mut self, job: &mut Job) {
         let Some(ahead) = self.front(job.host) else { return };
-        let flags = &ahead.planned.flags;
+        let flags = ahead.planned.flags_at(job.next);
         let Some(seconds) = flags.poll.filter(|seconds| *seconds > 0.0 && flags.detach > 0) else { return };
         let (now, every) = (Instant::now(), Duration::from_secs_f64(seconds));
         let (name, next) = job.polled.get_or_insert_with(|| (self.engine.shared.new_job(), now + every));
@@ -672,7 +672,7 @@ impl<'e> PlayRun<'e> {
         if outcome.verdict == Verdict::Unreachable {
             return;
         }
-        let limit = self.front(job.host).map_or(0, |ahead| ahead.planned.flags.detach);
+        let limit = self.front(job.host).map_or(0, |ahead| ahead.planned.flags_at(job.next).detach);
         let period = match outcome.result.get("timedout") {
             Some(Value::Map(timed_out)) => timed_out.get("period").and_then(Value::as_int),
             _ => None,
@@ -740,13 +740,8 @@ impl<'e> PlayRun<'e> {
     fn end_item(&mut self, step: &Step, job: &mut Job, item: &PlannedItem, mut outcome: ItemOutcome) -> bool {
         let host = job.host;
         let relabelled;
-        let (retries, delay, no_log, looped) = match self.front(host) {
-            Some(ahead) => {
-                let flags = &ahead.planned.flags;
-                (flags.retries, flags.delay, flags.no_log, ahead.planned.looped.is_some())
-            }
-            None => (None, 0.0, false, false),
-        };
+        let Flags { retries, delay, no_log, .. } = item.flags;
+        let looped = self.front(host).is_some_and(|ahead| ahead.planned.looped.is_some());
         let again = {
             let planner = self.planner(&step.task, host);
             settle::judge(&planner, item, &mut outcome, job.attempt, retries)
@@ -852,7 +847,16 @@ impl<'e> PlayRun<'e> {
         self.hosts[host].named_at = 30;
         let Some(ahead) = self.front(host) else { return true };
         let planned = ahead.planned.clone();
-        let flags = planned.flags.clone();
+        let quiet = planned.flags.quiet;
+        let no_log = planned.any(|flags| flags.no_log);
+        // All items that failed must be ignored for the task to be.
+        let ignores = |verdict: Verdict, keyword: fn(&Flags) -> bool| {
+            let mut failed =
+                job.outcomes.iter().zip(&planned.items).filter(|(item, _)| item.verdict == verdict);
+            failed.clone().next().is_some() && failed.all(|(_, item)| keyword(&item.flags))
+        };
+        let ignore_errors = ignores(Verdict::Failed, |flags| flags.ignore_errors);
+        let ignore_unreachable = ignores(Verdict::Unreachable, |flags| flags.ignore_unreachable);
         let (mut outcome, index_var) = match &planned.looped {
             Some(shape) => {
                 let index_var = shape.index_var.clone();
@@ -871,8 +875,8 @@ impl<'e> PlayRun<'e> {
         };
         let _ = index_var;
         let ignored = match outcome.verdict {
-            Verdict::Failed => flags.ignore_errors,
-            Verdict::Unreachable => flags.ignore_unreachable,
+            Verdict::Failed => ignore_errors,
+            Verdict::Unreachable => ignore_unreachable,
             _ => false,
         };
         if ignored && outcome.verdict == Verdict::Unreachable {
@@ -880,7 +884,7 @@ impl<'e> PlayRun<'e> {
         }
         // `register` and facts, for this host or, with `run_once`, for all.
         let receivers: Vec<usize> = if step.once.is_empty() { vec![host] } else { step.once.clone() };
-        let keep = outcome.verdict != Verdict::Unreachable || flags.ignore_unreachable;
+        let keep = outcome.verdict != Verdict::Unreachable || ignore_unreachable;
         for receiver in &receivers {
             let state = &mut self.hosts[*receiver];
             let mut vars = state.vars.as_ref().clone();
@@ -914,18 +918,18 @@ impl<'e> PlayRun<'e> {
             self.notify(step, job, &planned.items);
         }
         let last = planned.items.last().cloned().unwrap_or_else(empty_item);
-        let mut told = self.task_result(step, job, &last, &outcome, flags.no_log, true);
+        let mut told = self.task_result(step, job, &last, &outcome, no_log, true);
         told.ignored = ignored;
         let rescued =
             outcome.verdict == Verdict::Failed && !ignored && self.hosts[host].cursor.would_rescue();
         told.rescued = rescued;
-        if !flags.quiet {
+        if !quiet {
             let name = told.host.clone();
             let before = self.engine.stats.get(&name).copied().unwrap_or_default();
             self.engine.count(&told);
             self.engine.tell(Event::Result(told));
-            if self.wants_debugger(step, outcome.verdict, flags.ignore_errors)
-                && self.debug(step, job, &outcome.result, flags.no_log)
+            if self.wants_debugger(step, outcome.verdict, ignore_errors)
+                && self.debug(step, job, &outcome.result, no_log)
             {
                 self.engine.stats.insert(name, before);
                 return false;
@@ -1138,7 +1142,7 @@ impl<'e> PlayRun<'e> {
         let front = self.front(host);
         let verifiable = front.is_some_and(|ahead| {
             !check
-                && !ahead.planned.flags.check
+                && !ahead.planned.any(|flags| flags.check)
                 && ahead.planned.items.iter().all(|item| match &item.step {
                     Work::Remote(remote) => remote.verifiable && item.delegate.is_none(),
                     _ => true,
@@ -1227,7 +1231,6 @@ impl<'e> PlayRun<'e> {
         let mut raw: Option<(Arc<Machine>, Option<Arc<Become>>, String, (u64, usize))> = None;
         'entries: for (index, entry) in self.hosts[host].queue.iter().enumerate().skip(from).take(window) {
             let AheadKind::Task(task) = &entry.kind else { continue };
-            let flags = &task.planned.flags;
             if !last && index > 0 && !entry_verifiable(task) {
                 break;
             }
@@ -1245,8 +1248,8 @@ impl<'e> PlayRun<'e> {
             if task.in_flight() {
                 break;
             }
-            let retrying = flags.retries.is_some();
             for number in remaining {
+                let flags = task.planned.flags_at(number);
                 let Work::Remote(remote) = &task.planned.items[number].step else { continue };
                 if let Some(command) = &remote.raw {
                     if batches.is_empty() {
@@ -1288,7 +1291,7 @@ impl<'e> PlayRun<'e> {
                 call.check = flags.check && !check;
                 batch.3.push(call);
                 batch.4.push((entry.serial, number));
-                if retrying {
+                if flags.retries.is_some() {
                     break 'entries;
                 }
             }
@@ -1501,7 +1504,7 @@ impl<'e> PlayRun<'e> {
                 self.hosts[job.host].installs = true;
             }
             if !report.changes.is_empty() || !report.applied.is_empty() {
-                let hidden = self.front(job.host).is_some_and(|ahead| ahead.planned.flags.no_log);
+                let hidden = item.flags.no_log;
                 self.engine.tell(Event::Recorded {
                     host,
                     task: step.info.clone(),
@@ -1513,8 +1516,7 @@ impl<'e> PlayRun<'e> {
             }
         }
         self.tell_warnings(&result);
-        let flags = self.front(job.host).map(|ahead| ahead.planned.flags.clone());
-        if flags.is_some_and(|flags| flags.detach > 0 && flags.poll != Some(0.0)) {
+        if item.flags.detach > 0 && item.flags.poll != Some(0.0) {
             // It was waited for on the open channel; playbooks look at it as at a job that has ended.
             let job = self.engine.shared.new_job();
             result.entry("ansible_job_id".into()).or_insert_with(|| job.into());
@@ -1647,10 +1649,8 @@ impl<'e> PlayRun<'e> {
 
     fn delegated_facts(&self, host: usize) -> Option<Arc<str>> {
         let ahead = self.front(host)?;
-        if !ahead.planned.flags.delegate_facts {
-            return None;
-        }
-        ahead.planned.items.iter().find_map(|item| item.delegate.as_ref()).map(|(name, _)| name.clone())
+        let mut theirs = ahead.planned.items.iter().filter(|item| item.flags.delegate_facts);
+        theirs.find_map(|item| item.delegate.as_ref()).map(|(name, _)| name.clone())
     }
 
     fn set_vars(&mut self, host: usize, vars: crate::vars::HostVars) {
@@ -1723,7 +1723,7 @@ impl<'e> PlayRun<'e> {
                     Ok(name) => names.push(name.to_text()),
                     Err(error) => {
                         self.engine.pending_stop =
-                            Some(Stop::Error(Diagnostic::error(error.message).at(error.origin)));
+                            Some(Stop::Error(Diagnostic::error(error.told()).at(error.origin)));
                         return;
                     }
                 }
@@ -2148,7 +2148,7 @@ impl<'e> PlayRun<'e> {
         if action == "ansible.builtin.pause" {
             return crate::engine::pause::work(self.engine, &mut job.memory, &mut job.not_before, args);
         }
-        if self.front(job.host).is_some_and(|ahead| ahead.planned.flags.check) {
+        if self.front(job.host).is_some_and(|ahead| ahead.planned.flags_at(job.next).check) {
             return Some(reconnect::dry(action));
         }
         let fail = |message: &str| {
@@ -2309,6 +2309,7 @@ fn empty_item() -> PlannedItem {
         label: None,
         step: Work::Done(crate::engine::plan::Settled::default()),
         delegate: None,
+        flags: Flags::default(),
     }
 }
 

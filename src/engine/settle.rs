@@ -106,11 +106,16 @@ pub fn judge(
                 Ok(false) => return Some(Ok(false)),
                 Err(error) => {
                     result.insert(Value::str("failed"), Value::Bool(true));
-                    result.insert(Value::str(format!("{name}_result")), Value::str(error.message.as_str()));
-                    let mut diagnostic = Diagnostic::error(error.message.clone()).at(error.origin.clone());
+                    result.insert(Value::str(format!("{name}_result")), Value::str(error.told()));
+                    let mut diagnostic = Diagnostic::error(error.told()).at(error.origin.clone());
                     diagnostic.hint.clone_from(&error.hint);
                     outcome.diagnostic = Some(diagnostic);
-                    result.entry(Value::str("msg")).or_insert_with(|| Value::str(error.message.as_str()));
+                    if name == "until" {
+                        result
+                            .insert(Value::str("msg"), Value::str(format!("Task failed: {}", error.told())));
+                    } else {
+                        result.entry(Value::str("msg")).or_insert_with(|| Value::str(error.told()));
+                    }
                     return Some(Err(()));
                 }
             }
@@ -139,11 +144,12 @@ pub fn judge(
     if let Some(retries) = retries {
         result.insert(Value::str("attempts"), Value::from(attempt));
         let met = if task.until.is_empty() {
-            !truthy(result, "failed")
+            Ok(!truthy(result, "failed"))
         } else {
-            matches!(judged("until", &task.until, result), Some(Ok(true)))
+            judged("until", &task.until, result).unwrap_or(Ok(false))
         };
-        if !met {
+        // What can't be judged now can't be judged later either.
+        if met == Ok(false) {
             if attempt <= retries {
                 again = true;
             } else {
@@ -179,7 +185,7 @@ pub fn label_with_result(
     match planner.shared.templar.render(label, &bound.context()) {
         Ok(label) => Some(PlannedItem { label: Some(label.to_text()), ..item.clone() }),
         Err(error) => {
-            let message = format!("Failed to template loop_control.label: {}", error.message);
+            let message = format!("Failed to template loop_control.label: {}", error.told());
             outcome.result.insert(Value::str("failed"), Value::Bool(true));
             outcome.result.insert(Value::str("changed"), Value::Bool(false));
             outcome.result.insert(Value::str("msg"), Value::str(message.as_str()));

@@ -173,7 +173,7 @@ impl Shared {
         let search =
             Arc::new(SearchPath { playbook_dir: self.playbook_dir.clone(), ..SearchPath::default() });
         self.templar.render(value, &Context { vars: &vars, search: &search }).map_err(|error| {
-            let mut diagnostic = Diagnostic::error(error.message).at(error.origin);
+            let mut diagnostic = Diagnostic::error(error.told()).at(error.origin);
             diagnostic.hint = error.hint;
             diagnostic
         })

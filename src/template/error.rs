@@ -19,8 +19,10 @@ pub enum TemplateErrorKind {
     Omit,
     /// The template can't be parsed.
     Syntax,
-    /// An operation, a filter, a test or a method failed.
+    /// An operation or a method failed.
     Runtime,
+    /// A filter or a test failed.
+    Plugin,
     /// A condition whose result is not a boolean, or that is no condition.
     NotBoolean,
     /// A lookup failed.
@@ -48,11 +50,24 @@ pub struct TemplateError {
     pub chain: Vec<String>,
     /// The line within the template, from 1; 0 if unknown.
     pub(super) line: u32,
+    /// What the value was wanted for, outermost last.
+    pub(super) purposes: Vec<String>,
+    /// It is about the bare expression of a condition, not a template.
+    pub(super) in_expression: bool,
 }
 
 impl TemplateError {
     pub(super) fn new(kind: TemplateErrorKind, message: impl Into<String>) -> TemplateError {
-        TemplateError { kind, message: message.into(), origin: None, hint: None, chain: Vec::new(), line: 0 }
+        TemplateError {
+            kind,
+            message: message.into(),
+            origin: None,
+            hint: None,
+            chain: Vec::new(),
+            line: 0,
+            purposes: Vec::new(),
+            in_expression: false,
+        }
     }
 
     pub(super) fn syntax(message: impl Into<String>, line: u32) -> TemplateError {
@@ -97,6 +112,27 @@ impl TemplateError {
             });
         }
         self
+    }
+
+    /// The same, said of what the value was wanted for.
+    #[must_use]
+    pub fn wanted_for(mut self, purpose: impl Into<String>) -> TemplateError {
+        self.purposes.push(purpose.into());
+        self
+    }
+
+    /// What a task says that fails for it: what the value was wanted for, which kind of failure it is, and the
+    /// message. These are the words that playbooks look for in `msg`.
+    pub fn told(&self) -> String {
+        let kind = match (&self.kind, self.in_expression) {
+            (TemplateErrorKind::Syntax, false) => "Syntax error in template: ",
+            (TemplateErrorKind::Syntax, true) => "Syntax error in expression: ",
+            (TemplateErrorKind::Runtime, false) => "Error rendering template: ",
+            (TemplateErrorKind::Runtime, true) => "Error rendering expression: ",
+            _ => "",
+        };
+        let purposes: String = self.purposes.iter().rev().map(|purpose| format!("{purpose}: ")).collect();
+        format!("{purposes}{kind}{}", self.message)
     }
 
     pub(super) fn context(mut self, text: impl Into<String>) -> TemplateError {

@@ -448,7 +448,12 @@ impl Templar {
             return Ok(true);
         }
         let scope = Arc::new(Scope { renders_constants: true, keeps_trust: true, ..self.scope(ctx) });
-        self.judge(condition, &scope).map_err(|error| self.explain(error.located(condition.origin()), ctx))
+        self.judge(condition, &scope).map_err(|mut error| {
+            // What went wrong in a variable's template has its place already.
+            error.in_expression = error.origin.is_none();
+            let error = self.explain(error.located(condition.origin()), ctx);
+            if error.is_undefined() { error.wanted_for("Error while evaluating conditional") } else { error }
+        })
     }
 
     fn judge(&self, condition: &Value, scope: &Arc<Scope>) -> R<bool> {
@@ -652,7 +657,7 @@ fn report(program: R<Arc<Program>>, origin: Option<&Arc<Origin>>, problems: &mut
         Ok(program) => {
             for unknown in &program.unknown {
                 let mut error = TemplateError::syntax(
-                    format!("No {} named '{}' found.", unknown.kind, unknown.name),
+                    format!("No {} named '{}'.", unknown.kind, unknown.name),
                     unknown.line,
                 );
                 let names =
@@ -668,6 +673,42 @@ fn report(program: R<Arc<Program>>, origin: Option<&Arc<Origin>>, problems: &mut
 #[cfg(test)]
 mod unit {
     use super::*;
+
+    /// What tasks say that fail for their conditions and arguments, as ansible-core 2.19 does.
+    #[test]
+    fn failures_are_told_in_the_words_that_playbooks_look_for() {
+        let vars = crate::value::map_of([("d", Value::Int(1)), ("bad", Value::trusted("{{ 1 / 0 }}"))]);
+        let vars: Arc<dyn Vars> = Arc::new(vars);
+        let search = Arc::new(SearchPath::default());
+        let ctx = Context { vars: &vars, search: &search };
+        let templar = Templar::new(Options::default());
+        for (condition, expected) in [
+            ("nothere == 1", "Error while evaluating conditional: 'nothere' is undefined"),
+            ("d.x == 1", "Error while evaluating conditional: object of type 'int' has no attribute 'x'"),
+            ("1 / 0 == 2", "Error rendering expression: division by zero"),
+            ("d | nofilter", "Syntax error in expression: No filter named 'nofilter'."),
+            (
+                "'x' | from_json",
+                "The filter plugin 'ansible.builtin.from_json' failed: invalid JSON: expected value at line 1 column 1",
+            ),
+            (
+                "d",
+                "Conditional result (True) was derived from value of type 'int'. Conditionals must have a boolean result.",
+            ),
+        ] {
+            let error = templar.condition(&Value::trusted(condition), &ctx).expect_err(condition);
+            assert_eq!(error.told(), expected, "{condition}");
+        }
+        for (text, expected) in [
+            ("{{ nothere }}", "Wanted: 'nothere' is undefined"),
+            ("{{ 1 / 0 }}", "Wanted: Error rendering template: division by zero"),
+            ("{{ bad }}", "Wanted: Error rendering template: division by zero"),
+            ("{{ 1 | nofilter }}", "Wanted: Syntax error in template: No filter named 'nofilter'."),
+        ] {
+            let error = templar.render(&Value::trusted(text), &ctx).expect_err(text);
+            assert_eq!(error.wanted_for("Wanted").told(), expected, "{text}");
+        }
+    }
 
     fn value(json: &serde_json::Value) -> Value {
         match json {

@@ -226,9 +226,12 @@ pub(super) fn invoke(kind: &str, function: &Function, args: Args, scope: &Arc<Sc
         .and_then(|mut call| object::tripping(!function.markers, || (function.run)(&mut call)));
     match result {
         Err(mut error) if !error.is_final() => {
-            if !error.is_undefined() && !function.markers {
+            // What takes failures as values may give one back that is not its own.
+            let own = !function.markers || error.kind == super::TemplateErrorKind::Runtime;
+            if !error.is_undefined() && own {
                 error.message =
                     format!("The {kind} plugin '{}' failed: {}", full_name(function.name), error.message);
+                error.kind = super::TemplateErrorKind::Plugin;
             }
             Ok(marker(error))
         }
@@ -480,7 +483,7 @@ const CORE: &[(&str, Core)] = &[
     ("__unknown", |_, a| {
         let (kind, name) = (at(a, 0)?.as_str().unwrap_or_default(), at(a, 1)?.as_str().unwrap_or_default());
         let mut error =
-            TemplateError::new(super::TemplateErrorKind::Syntax, format!("No {kind} named '{name}' found."));
+            TemplateError::new(super::TemplateErrorKind::Syntax, format!("No {kind} named '{name}'."));
         let names = if kind == "filter" { filter_names() } else { test_names() };
         error.hint = super::closest(name, names.into_iter());
         Err(error)
@@ -606,14 +609,13 @@ fn add(
 /// Calls a filter by name, as `map('name', …)` does.
 pub(super) fn call_filter(name: &str, args: Args, scope: &Arc<Scope>) -> R {
     let function =
-        filter(name).ok_or_else(|| TemplateError::runtime(format!("No filter named '{name}' found.")))?;
+        filter(name).ok_or_else(|| TemplateError::runtime(format!("No filter named '{name}'.")))?;
     invoke("filter", function, args, scope)
 }
 
 /// Calls a test by name, as `select('name', …)` does.
 pub(super) fn call_test(name: &str, args: Args, scope: &Arc<Scope>) -> R<bool> {
-    let function =
-        test(name).ok_or_else(|| TemplateError::runtime(format!("No test named '{name}' found.")))?;
+    let function = test(name).ok_or_else(|| TemplateError::runtime(format!("No test named '{name}'.")))?;
     let value = invoke("test", function, args, scope)?;
     ops::truth(&value)
 }

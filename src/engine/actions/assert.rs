@@ -2,11 +2,14 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::engine::actions::{ActionContext, ActionOutcome};
-use crate::engine::plan::PlanError;
+use crate::engine::plan::{PlanError, argument_of};
 use crate::value::{Map, Value, map_of};
 
 pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome, PlanError> {
-    let render = |value: &Value| action.shared.templar.render(value, &action.context);
+    let render = |name: &str, value: &Value| {
+        let rendered = action.shared.templar.render(value, &action.context);
+        rendered.map_err(|error| error.wanted_for(argument_of("ansible.builtin.assert", name)))
+    };
     let Some(that) = args.get("that") else {
         return Ok(ActionOutcome::failed(action.task, "missing required arguments: that"));
     };
@@ -22,16 +25,17 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         }
     }
     let quiet = match args.get("quiet") {
-        Some(value) => render(value)?.to_bool().unwrap_or(false),
+        Some(value) => render("quiet", value)?.to_bool().unwrap_or(false),
         None => false,
     };
     for condition in &conditions(action, that)? {
         if action.shared.templar.condition(condition, &action.context)? {
             continue;
         }
-        let message = match args.get("fail_msg").or_else(|| args.get("msg")) {
-            Some(message) => render(message)?,
-            None => Value::str("Assertion failed"),
+        let message = match (args.get("fail_msg"), args.get("msg")) {
+            (Some(message), _) => render("fail_msg", message)?,
+            (None, Some(message)) => render("msg", message)?,
+            (None, None) => Value::str("Assertion failed"),
         };
         let mut result = map_of([("failed", Value::Bool(true)), ("changed", Value::Bool(false))]);
         if !quiet {
@@ -44,7 +48,7 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         return Ok(ActionOutcome { result, effects: Vec::new(), diagnostic: Some(diagnostic) });
     }
     let message = match args.get("success_msg") {
-        Some(message) => render(message)?,
+        Some(message) => render("success_msg", message)?,
         None => Value::str("All assertions passed"),
     };
     Ok(ActionOutcome::result(map_of([("changed", Value::Bool(false)), ("msg", message)])))
@@ -55,7 +59,8 @@ fn conditions(action: &ActionContext<'_>, that: &Value) -> Result<Vec<Value>, Pl
     Ok(match that {
         Value::List(items) => items.as_ref().clone(),
         Value::Str(text) if text.trusted && text.text.trim_start().starts_with("{{") => {
-            match action.shared.templar.render_trusted(that, &action.context)? {
+            let rendered = action.shared.templar.render_trusted(that, &action.context);
+            match rendered.map_err(|error| error.wanted_for("Error while evaluating conditional"))? {
                 Value::List(items) => items.as_ref().clone(),
                 _ => vec![that.clone()],
             }

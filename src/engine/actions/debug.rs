@@ -1,7 +1,7 @@
 //! `debug`: shows a message or a variable.
 
 use crate::engine::actions::{ActionContext, ActionOutcome};
-use crate::engine::plan::{PlanError, failed};
+use crate::engine::plan::{PlanError, argument_of, failed};
 use crate::template::{TemplateError, TemplateErrorKind};
 use crate::value::{Map, Text, Value, map_of};
 
@@ -57,15 +57,7 @@ fn given(action: &ActionContext<'_>, args: &Map, name: &str) -> Result<Option<Va
     match action.shared.templar.render(value, &action.context) {
         Ok(Value::Omit) => Ok(None),
         Ok(value) => Ok(Some(value)),
-        Err(mut error) => {
-            if !matches!(error.kind, TemplateErrorKind::Pending) {
-                error.message = format!(
-                    "Finalization of task args for 'ansible.builtin.debug' failed: Error while resolving value for '{name}': {}",
-                    error.message
-                );
-            }
-            Err(error.into())
-        }
+        Err(error) => Err(error.wanted_for(argument_of("ansible.builtin.debug", name)).into()),
     }
 }
 
@@ -135,8 +127,8 @@ struct Shown<'a, 'b> {
 impl Shown<'_, '_> {
     fn error(&mut self, error: &TemplateError) -> Value {
         let number = self.warnings.len() + 1;
-        self.warnings.push(format!("Encountered 1 template error.\nerror {number} - {}", error.message));
-        Value::str(format!("<< error {number} - {} >>", error.message))
+        self.warnings.push(format!("Encountered 1 template error.\nerror {number} - {}", error.told()));
+        Value::str(format!("<< error {number} - {} >>", error.told()))
     }
 
     fn value(&mut self, raw: &Value, depth: usize) -> Result<Value, PlanError> {

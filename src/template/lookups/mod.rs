@@ -105,10 +105,9 @@ fn failed(name: &str, error: TemplateError) -> TemplateError {
     if error.is_final() || error.is_undefined() {
         return error;
     }
-    let full = if name.contains('.') { name.to_owned() } else { format!("ansible.builtin.{name}") };
     TemplateError {
         kind: TemplateErrorKind::Lookup,
-        message: format!("The lookup plugin '{full}' failed: {}", error.message),
+        message: format!("The lookup plugin '{name}' failed: {}", error.message),
         ..error
     }
 }
