@@ -50,10 +50,17 @@ pub struct TemplateError {
     pub chain: Vec<String>,
     /// The line within the template, from 1; 0 if unknown.
     pub(super) line: u32,
-    /// What the value was wanted for, outermost last.
-    pub(super) purposes: Vec<String>,
+    /// What the value was wanted for. Boxed, as errors are handed on far more often than made.
+    pub(super) purpose: Option<Box<Purpose>>,
     /// It is about the bare expression of a condition, not a template.
     pub(super) in_expression: bool,
+}
+
+/// What a value was wanted for, and within that what.
+#[derive(Clone, Debug)]
+pub(super) struct Purpose {
+    what: String,
+    inner: Option<Box<Purpose>>,
 }
 
 impl TemplateError {
@@ -65,7 +72,7 @@ impl TemplateError {
             hint: None,
             chain: Vec::new(),
             line: 0,
-            purposes: Vec::new(),
+            purpose: None,
             in_expression: false,
         }
     }
@@ -117,7 +124,7 @@ impl TemplateError {
     /// The same, said of what the value was wanted for.
     #[must_use]
     pub fn wanted_for(mut self, purpose: impl Into<String>) -> TemplateError {
-        self.purposes.push(purpose.into());
+        self.purpose = Some(Box::new(Purpose { what: purpose.into(), inner: self.purpose.take() }));
         self
     }
 
@@ -131,7 +138,9 @@ impl TemplateError {
             (TemplateErrorKind::Runtime, true) => "Error rendering expression: ",
             _ => "",
         };
-        let purposes: String = self.purposes.iter().rev().map(|purpose| format!("{purpose}: ")).collect();
+        let outermost = self.purpose.as_deref();
+        let purposes = std::iter::successors(outermost, |purpose| purpose.inner.as_deref());
+        let purposes: String = purposes.map(|purpose| format!("{}: ", purpose.what)).collect();
         format!("{purposes}{kind}{}", self.message)
     }
 
