@@ -17,7 +17,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::error::{Cause, TransportError};
 use super::super::{BoxFuture, Connection, ExitStatus, Guard, Pipe};
 use super::handler::{Handler, Report, ssh_cause};
+use super::pace::{Pace, Paces};
 use super::{AUTHENTICATION_STEP, OUTPUT_BUFFER};
+
+/// How OpenSSH's server names itself.
+pub(super) const OPENSSH: &[u8] = b"SSH-2.0-OpenSSH_";
 
 /// A connection's first command, which may go out before its channel is confirmed.
 ///
@@ -35,7 +39,7 @@ impl FirstCommand {
     /// Sends the command, if one waits and its channel has been asked for.
     pub(super) fn send(&self, session: &mut client::Session) -> Result<(), russh::Error> {
         let mut slot = self.slot();
-        if !session.remote_sshid().starts_with(b"SSH-2.0-OpenSSH_") {
+        if !session.remote_sshid().starts_with(OPENSSH) {
             return Ok(());
         }
         let Some(channel) = first_channel(session) else { return Ok(()) };
@@ -53,11 +57,16 @@ fn first_channel(session: &client::Session) -> Option<ChannelId> {
         .find(|channel| session.sender_window_size(*channel) > 0)
 }
 
+/// How long a command may read nothing before what is sent to it is no longer held back. It may be busy for longer;
+/// then its host keeps what comes.
+const STALLED: Duration = Duration::from_secs(5);
+
 /// A connection that is up.
 pub(super) struct Session {
     pub(super) handle: Handle<Handler>,
     pub(super) report: Arc<Report>,
     pub(super) first: Arc<FirstCommand>,
+    pub(super) paces: Arc<Paces>,
     /// Whether a channel has been asked for.
     pub(super) used: AtomicBool,
     pub(super) description: String,
@@ -167,7 +176,15 @@ impl Connection for SshConnection {
 pub(super) fn pipe(channel: Channel<Msg>, session: Arc<Session>) -> Pipe {
     let (read, write) = channel.split();
     let write = Arc::new(write);
-    let stdin = Stdin { writer: Box::pin(write.make_writer()), channel: write.clone(), ended: false };
+    let stdin = Stdin {
+        writer: Box::pin(write.make_writer()),
+        channel: write.clone(),
+        ended: false,
+        pace: session.round_trip.map(|round_trip| session.paces.open(write.id(), round_trip)),
+        stalled: None,
+        asked: None,
+        session: session.clone(),
+    };
     let (out, stdout) = mpsc::channel(OUTPUT_BUFFER);
     let (err, stderr) = mpsc::channel(OUTPUT_BUFFER);
     let (ended, exit) = oneshot::channel();
@@ -285,6 +302,29 @@ pub(super) struct Stdin {
     pub(super) writer: Pin<Box<dyn AsyncWrite + Send>>,
     pub(super) channel: Arc<ChannelWriteHalf<Msg>>,
     pub(super) ended: bool,
+    pace: Option<Arc<Pace>>,
+    /// Runs while nothing may be sent.
+    stalled: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// How many bytes are being handed over.
+    asked: Option<usize>,
+    session: Arc<Session>,
+}
+
+impl Stdin {
+    /// How many of so many bytes may be handed over now.
+    fn room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<usize> {
+        let Some(pace) = &self.pace else { return Poll::Ready(bytes) };
+        loop {
+            let room = pace.room(bytes, cx);
+            if room > 0 {
+                self.stalled = None;
+                return Poll::Ready(room);
+            }
+            let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED)));
+            std::task::ready!(stalled.as_mut().poll(cx));
+            pace.lift();
+        }
+    }
 }
 
 impl AsyncWrite for Stdin {
@@ -292,7 +332,18 @@ impl AsyncWrite for Stdin {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.writer.as_mut().poll_write(cx, buf)
+        // What is being handed over is asked for again until it is taken.
+        let asked = match self.asked {
+            Some(asked) => asked,
+            None => std::task::ready!(self.room(buf.len(), cx)),
+        };
+        self.asked = Some(asked);
+        let outcome = std::task::ready!(self.writer.as_mut().poll_write(cx, &buf[..asked.min(buf.len())]));
+        self.asked = None;
+        if let (Ok(count), Some(pace)) = (&outcome, &self.pace) {
+            pace.sent(*count);
+        }
+        Poll::Ready(outcome)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -308,6 +359,7 @@ impl AsyncWrite for Stdin {
 
 impl Drop for Stdin {
     fn drop(&mut self) {
+        self.session.paces.close(self.channel.id());
         if self.ended {
             return;
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use russh::Channel;
+use russh::{Channel, ChannelId};
 use russh::client::{self, Msg};
 use russh::keys::{HashAlg, PublicKey, PublicKeyOrCertificate};
 
@@ -14,7 +14,8 @@ use super::super::config::Strict;
 use super::super::error::Cause;
 use super::super::known_hosts::{self, KnownHosts, Verdict};
 use super::super::{DURING_AUTHENTICATION, UnknownKey};
-use super::channel::FirstCommand;
+use super::channel::{FirstCommand, OPENSSH};
+use super::pace::Paces;
 use super::{Destination, known_hosts_files, learn};
 
 /// Why a connection was not made.
@@ -174,6 +175,7 @@ pub(super) struct Handler {
     pub(super) report: Arc<Report>,
     pub(super) check: HostCheck,
     pub(super) first: Arc<FirstCommand>,
+    pub(super) paces: Arc<Paces>,
     /// The agent that the host may use, if it may.
     pub(super) agent: Option<PathBuf>,
 }
@@ -200,6 +202,19 @@ impl client::Handler for Handler {
     ) -> Result<(), Failure> {
         // The keys themselves prove nothing and are not kept.
         Ok(self.first.send(session)?)
+    }
+
+    async fn window_adjusted(
+        &mut self,
+        channel: ChannelId,
+        new_size: u32,
+        session: &mut client::Session,
+    ) -> Result<(), Failure> {
+        // Others may say so only when all was read.
+        if session.remote_sshid().starts_with(OPENSSH) {
+            self.paces.window(channel, new_size);
+        }
+        Ok(())
     }
 
     async fn server_channel_open_agent_forward(

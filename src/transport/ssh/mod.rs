@@ -6,6 +6,7 @@ mod channel;
 mod dial;
 mod handler;
 mod login;
+mod pace;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ use channel::{FirstCommand, Session, SshConnection};
 use dial::{Prompt, Stream, dial_tcp, round_trip};
 use handler::{Failure, Handler, HostCheck, Report, Unknown};
 use login::Login;
+use pace::Paces;
 
 /// What a host may send before it hears that we have taken it. Large enough for a fast link with a long
 /// round trip.
@@ -350,9 +352,11 @@ impl Inner {
         let known = self.known_hosts(resolved)?;
         let report = Arc::new(Report::default());
         let first = Arc::new(FirstCommand::default());
+        let paces = Arc::new(Paces::default());
         let handler = Handler {
             report: report.clone(),
             first: first.clone(),
+            paces: paces.clone(),
             check: HostCheck {
                 known: known.clone(),
                 host: place.host_key_name().to_owned(),
@@ -380,6 +384,7 @@ impl Inner {
             handle,
             report,
             first,
+            paces,
             used: AtomicBool::new(false),
             description: place.describe(),
             alive: alive(resolved),
