@@ -31,6 +31,7 @@ use self::shared::{PlayState, Shared};
 pub mod actions;
 pub mod ahead;
 pub mod blobs;
+mod charset;
 mod confirm;
 pub mod connect;
 pub mod cursor;

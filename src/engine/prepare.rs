@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::engine::charset;
 use crate::engine::plan::{Bound, PlanError, failed};
 use crate::engine::shared::Shared;
 use crate::playbook::Task;
@@ -241,14 +242,15 @@ impl Preparation<'_> {
         let metadata = std::fs::metadata(&path).or_else(|error| self.unreadable(&path, &error))?;
         let source = self.shared.text_file(&path).or_else(|error| self.fail(error.message))?;
         let mut local = template_vars(&path, &metadata);
-        if let Some(Value::Str(managed)) = self.bound.vars.get("ansible_managed") {
-            local.insert(Value::str("ansible_managed"), Value::Str(managed));
-        } else {
-            local.insert(
-                Value::str("ansible_managed"),
-                Value::str(self.shared.settings.ansible_managed.as_str()),
-            );
-        }
+        local.insert(
+            Value::str("template_destpath"),
+            args.get("dest").map(Value::untrusted).unwrap_or_default(),
+        );
+        let managed = match self.bound.vars.get("ansible_managed") {
+            Some(managed) => managed,
+            None => managed(&self.shared.settings.ansible_managed, &metadata)?,
+        };
+        local.insert(Value::str("ansible_managed"), managed);
         let vars: Arc<dyn Vars> = Arc::new(Over { local, below: self.bound.vars.clone() });
         let mut search = self.bound.search.as_ref().clone();
         if let Some(dir) = path.parent() {
@@ -257,10 +259,12 @@ impl Preparation<'_> {
         let bound = Bound { vars, search: Arc::new(search) };
         let options = file_options(&args);
         let text = self.shared.templar.file(&path, &source, &bound.context(), &options)?;
+        let encoding = args.get("output_encoding").map(Value::to_text).unwrap_or_default();
+        let content = charset::encode(&text, &encoding).or_else(|reason| self.fail(reason))?;
         for name in SYNTAX_ARGS {
             args.shift_remove(*name);
         }
-        let blob = self.shared.blobs.bytes(text.as_bytes());
+        let blob = self.shared.blobs.bytes(&content);
         args.insert(Value::str("_blob"), self.blob_with_sha1(&blob)?);
         args.insert(Value::str("_basename"), Value::str(basename(&path)));
         args.insert(Value::str("_source_mode"), mode_value(&metadata));
@@ -432,11 +436,43 @@ fn template_vars(path: &Path, metadata: &std::fs::Metadata) -> Map {
         ("template_path", Value::str(path.to_string_lossy())),
         ("template_fullpath", Value::str(full.to_string_lossy())),
         ("template_host", Value::str(rustix::system::uname().nodename().to_string_lossy())),
-        ("template_uid", Value::from(metadata.uid())),
+        ("template_uid", owner_name(metadata.uid())),
         ("template_mtime", Value::Int(metadata.mtime())),
         ("template_run_date", Value::Int(crate::engine::now_seconds())),
         ("template_destpath", Value::Null),
     ])
+}
+
+/// The name of an account here, or its number.
+fn owner_name(uid: u32) -> Value {
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let number = uid.to_string();
+    let found = accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1) == Some(number.as_str())).then(|| Value::str(name))
+    });
+    found.unwrap_or_else(|| Value::from(uid))
+}
+
+/// `ansible_managed` from the setting: `{file}`, `{host}` and `{uid}` stand for the template's variables, and
+/// the time of the template is put in as `strftime` does. It is a template itself.
+fn managed(setting: &str, metadata: &std::fs::Metadata) -> Result<Value, PlanError> {
+    let mut text = setting.to_string();
+    if setting.contains(['{', '}']) {
+        // Doubled braces are braces.
+        text = text.replace("{{", "\u{1}").replace("}}", "\u{2}");
+        for (name, variable) in
+            [("file", "template_path"), ("host", "template_host"), ("uid", "template_uid")]
+        {
+            text = text.replace(&format!("{{{name}}}"), &format!("{{{{ {variable} }}}}"));
+        }
+        text = text.replace('\u{1}', "{").replace('\u{2}', "}");
+    }
+    if text.contains('%') {
+        text = crate::template::local_time(&text, metadata.mtime())?;
+    }
+    Ok(Value::trusted(text))
 }
 
 /// Arguments of `template` that are about the file's syntax.

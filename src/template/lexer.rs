@@ -17,6 +17,8 @@ pub struct Syntax {
     pub comment_start: String,
     /// `#}`
     pub comment_end: String,
+    /// A line that begins with this (after blanks) is a block as a whole. Empty: there are none.
+    pub line_statement: String,
     /// The newline after a block or comment is removed.
     pub trim_blocks: bool,
     /// Blanks before a block or comment at the start of a line are removed.
@@ -38,6 +40,7 @@ impl Default for Syntax {
             variable_end: "}}".into(),
             comment_start: "{#".into(),
             comment_end: "#}".into(),
+            line_statement: String::new(),
             trim_blocks: true,
             lstrip_blocks: false,
             keep_trailing_newline: false,
@@ -104,6 +107,7 @@ enum Tag {
     Variable,
     Block,
     Comment,
+    Line,
 }
 
 /// Cuts a whole template.
@@ -154,12 +158,26 @@ impl<'a> Lexer<'a> {
             (find(&self.syntax.comment_start), self.syntax.comment_start.len(), Tag::Comment),
             (find(&self.syntax.block_start), self.syntax.block_start.len(), Tag::Block),
             (find(&self.syntax.variable_start), self.syntax.variable_start.len(), Tag::Variable),
+            (self.next_line_statement(from).map(|at| at - from), 0, Tag::Line),
         ];
         candidates
             .into_iter()
             .filter_map(|(at, length, tag)| at.map(|at| (at, length, tag)))
             .min_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)))
             .map(|(at, _, tag)| (from + at, tag))
+    }
+
+    /// Where the next line starts that is a statement.
+    fn next_line_statement(&self, from: usize) -> Option<usize> {
+        let prefix = Some(self.syntax.line_statement.as_str()).filter(|prefix| !prefix.is_empty())?;
+        let mut at = from;
+        loop {
+            let starts = at == 0 || self.source.as_bytes()[at - 1] == b'\n';
+            if starts && self.source[at..].trim_start_matches([' ', '\t']).starts_with(prefix) {
+                return Some(at);
+            }
+            at += self.source[at..].find('\n')? + 1;
+        }
     }
 
     fn data(&mut self, text: &str) {
@@ -212,6 +230,13 @@ impl<'a> Lexer<'a> {
                 Tag::Variable => self.syntax.variable_start.len(),
                 Tag::Block => self.syntax.block_start.len(),
                 Tag::Comment => self.syntax.comment_start.len(),
+                Tag::Line => {
+                    let text = self.source[self.position..at].to_owned();
+                    self.data(&text);
+                    self.advance(text.len());
+                    self.line_statement()?;
+                    continue;
+                }
             };
             let modifier =
                 self.source.as_bytes().get(at + start).copied().filter(|byte| matches!(byte, b'-' | b'+'));
@@ -228,12 +253,42 @@ impl<'a> Lexer<'a> {
                     self.after_tag(modifier, false);
                 }
                 Tag::Block => self.block()?,
+                Tag::Line => {}
             }
         }
         let rest = self.rest().to_owned();
         self.data(&rest);
         self.advance(rest.len());
         self.push(Token::End);
+        Ok(())
+    }
+
+    /// A block that is a whole line; a colon at its end means nothing.
+    fn line_statement(&mut self) -> Result<(), TemplateError> {
+        let rest = self.rest();
+        let line = rest.lines().next().unwrap_or_default();
+        // Blank lines that follow belong to it.
+        let blanks = rest[line.len()..].len() - rest[line.len()..].trim_start().len();
+        let end = line.len() + blanks;
+        let whole = match rest[..end].rfind('\n') {
+            Some(newline) if end < rest.len() => newline + 1,
+            _ => end,
+        };
+        let line = line.trim();
+        let statement = line.strip_prefix(self.syntax.line_statement.as_str()).unwrap_or(line).trim_end();
+        let statement = statement.strip_suffix(':').unwrap_or(statement);
+        let mut inner = Lexer {
+            source: statement,
+            position: 0,
+            line: self.line,
+            syntax: self.syntax,
+            tokens: Vec::new(),
+        };
+        self.push(Token::BlockStart);
+        inner.expression(None)?;
+        self.tokens.append(&mut inner.tokens);
+        self.push(Token::BlockEnd);
+        self.advance(whole);
         Ok(())
     }
 

@@ -82,6 +82,15 @@ pub struct Context<'a> {
     pub search: &'a Arc<SearchPath>,
 }
 
+/// `strftime` of a moment in seconds since 1970, in the time zone of this machine.
+///
+/// # Errors
+/// A moment that is out of range, a format that can't be read.
+pub fn local_time(format: &str, seconds: i64) -> Result<String, TemplateError> {
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are small")]
+    time::strftime(format, &time::from_seconds(seconds as f64, false)?)
+}
+
 /// The folders in which `files/`, `templates/`, `vars/` and plain names are looked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SearchPath {
@@ -272,6 +281,7 @@ fn header<'s>(source: &'s str, base: &Syntax) -> R<(Syntax, &'s str)> {
             "trim_blocks" => syntax.trim_blocks = flag()?,
             "lstrip_blocks" => syntax.lstrip_blocks = flag()?,
             "keep_trailing_newline" => syntax.keep_trailing_newline = flag()?,
+            "line_statement_prefix" if value != "None" => syntax.line_statement = text()?,
             other @ ("line_statement_prefix" | "line_comment_prefix") => {
                 if value != "None" {
                     return Err(wrong(format!("'#jinja2:' override '{other}' is not supported")));

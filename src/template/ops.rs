@@ -615,11 +615,12 @@ pub(super) fn item(value: &V, key: &V) -> R {
     {
         return Ok(found);
     }
-    let name = to_text(key)?;
-    Ok(marker(TemplateError::undefined(
-        name,
-        format!("object of type '{}' has no attribute {}", type_name(value), repr(key)?),
-    )))
+    let (kind, shown) = (type_name(value), repr(key)?);
+    let message = match py(key) {
+        Py::Str(_) => format!("object of type '{kind}' has no attribute {shown}"),
+        _ => format!("{kind} object has no element {shown}"),
+    };
+    Ok(marker(TemplateError::undefined(to_text(key)?, message)))
 }
 
 /// An index that may count from the end.

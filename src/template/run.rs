@@ -631,7 +631,11 @@ pub(super) fn import(state: &State<'_, '_>, name: &V, with_context: bool) -> R {
     let mut inner = Frame::new(&frame.scope, &program, &module);
     inner.sealed = !with_context;
     if with_context {
-        inner.locals = visible_locals(state);
+        // What the macros of the imported template are to see, also when they are called later.
+        let mut context = if frame.sealed { HashMap::new() } else { lock(&frame.module.resolved).clone() };
+        context.extend(lock(&frame.module.exports).iter().map(|(name, value)| (name.clone(), value.clone())));
+        context.extend(visible_locals(state));
+        *lock(&module.resolved) = context;
     }
     let text = execute_template(inner).map_err(|error| error.context(format!("in {name}")))?;
     Ok(V::from_object(ModuleObject { module, text }))
