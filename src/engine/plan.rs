@@ -762,6 +762,12 @@ impl Planner<'_> {
             let args = self.args(&action, &bound)?;
             return Ok((Step::Engine { action, args, machine: None, identity: None }, None));
         }
+        if flags.detach > 0 && actions::stays_attached(&action) {
+            return Err(PlanError::Failed(Box::new(failed(
+                self.task,
+                format!("This action ({}) does not support async.", self.task.action_written),
+            ))));
+        }
         let delegate = self.delegate(&mut scope, &bound)?;
         if delegate.is_some() {
             bound = self.bind(scope.clone());

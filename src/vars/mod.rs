@@ -499,7 +499,7 @@ fn level_of(level: Level) -> usize {
 }
 
 /// `below` with `above` merged over it, mappings recursively.
-fn merged(below: &Map, above: &Map) -> Map {
+pub fn merged(below: &Map, above: &Map) -> Map {
     let mut out = below.clone();
     for (key, value) in above {
         match (out.get_mut(key), value) {

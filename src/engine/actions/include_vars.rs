@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::actions::{ActionContext, ActionOutcome, Effect};
 use crate::engine::plan::PlanError;
 use crate::value::{Map, Value, map_of};
+use crate::vars::merged;
 
 const OPTIONS: &[&str] = &[
     "file",
@@ -29,7 +30,10 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
     if let Some(unknown) = args.keys().map(Value::to_text).find(|name| !OPTIONS.contains(&name.as_str())) {
         return fail(format!("{unknown} is not a valid option in include_vars"));
     }
-    let text = |name: &str| args.get(name).map(Value::to_text);
+    let text = |name: &str| match args.get(name) {
+        Some(Value::Null) => Some(String::new()),
+        given => given.map(Value::to_text),
+    };
     let list = |name: &str| -> Vec<String> {
         match args.get(name) {
             Some(Value::List(items)) => items.iter().map(Value::to_text).collect(),
@@ -91,6 +95,9 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         let Some(name) = text("file").or_else(|| text("_raw_params")) else {
             return fail("one of `file` and `dir` is needed".into());
         };
+        if name.trim().is_empty() {
+            return fail("Could not find file: the name is empty".into());
+        }
         match action.context.search.find("vars", name.trim()) {
             Ok(path) => files.push(path),
             Err(missing) => {
@@ -119,16 +126,34 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         }
     }
     let included = Value::list(files.iter().map(|file| Value::str(file.to_string_lossy())).collect());
-    let vars = match text("name") {
+    let mut vars = match text("name") {
         Some(name) => map_of([(name, Value::map(vars))]),
         None => vars,
     };
+    match text("hash_behaviour").as_deref() {
+        None | Some("replace") => {}
+        Some("merge") => vars = over_known(action, vars)?,
+        Some(other) => return fail(format!("hash_behaviour must be one of: replace, merge, got: {other}")),
+    }
     let result = map_of([
         ("changed", Value::Bool(false)),
         ("ansible_facts", Value::map(vars.clone())),
         ("ansible_included_var_files", included),
     ]);
     Ok(ActionOutcome { result, effects: vec![Effect::IncludeVars(vars)], diagnostic: None })
+}
+
+/// Mappings over those that are known by the same names.
+fn over_known(action: &ActionContext<'_>, vars: Map) -> Result<Map, PlanError> {
+    let mut known = Map::new();
+    for (name, _) in vars.iter().filter(|(_, value)| matches!(value, Value::Map(_))) {
+        let Some(value) = action.context.vars.get(&name.to_text()) else { continue };
+        known.insert(name.clone(), action.shared.templar.render(&value, &action.context)?);
+    }
+    let names: Vec<Value> = vars.keys().cloned().collect();
+    let mut all = merged(&known, &vars);
+    all.retain(|name, _| names.contains(name));
+    Ok(all)
 }
 
 /// A directory: absolute, in the role's `vars`, beside the task file, or beside the playbook.

@@ -137,6 +137,14 @@ pub fn bypasses_host_loop(name: &str) -> bool {
     matches!(name, "ansible.builtin.add_host" | "ansible.builtin.pause")
 }
 
+/// Actions with a part that only the controller can do, so that `async` can't leave them to the host.
+pub fn stays_attached(name: &str) -> bool {
+    const OTHERS: &[&str] = &["assemble", "copy", "fetch", "raw", "script", "template", "unarchive"];
+    find(name).is_some()
+        || is_engine_action(name)
+        || name.strip_prefix("ansible.builtin.").is_some_and(|name| OTHERS.contains(&name))
+}
+
 /// Every name in this folder, for documentation and coverage.
 pub fn names() -> impl Iterator<Item = &'static str> {
     ACTIONS.iter().map(|(name, _)| *name)
