@@ -273,15 +273,20 @@ fn parse_show(text: &str) -> Map {
     out
 }
 
-/// Whether a unit's file is there although systemd does not know it yet (an earlier task brought it).
-fn file_is_there(name: &str, system: &mut dyn System) -> Result<bool, ModuleError> {
+/// A unit's name with its kind.
+fn full_name(name: &str) -> String {
     let suffixes =
         [".service", ".socket", ".timer", ".mount", ".target", ".path", ".slice", ".device", ".swap"];
-    let full = if suffixes.iter().any(|suffix| name.ends_with(suffix)) {
+    if suffixes.iter().any(|suffix| name.ends_with(suffix)) {
         name.to_string()
     } else {
         format!("{name}.service")
-    };
+    }
+}
+
+/// Whether a unit's file is there although systemd does not know it yet (an earlier task brought it).
+fn file_is_there(name: &str, system: &mut dyn System) -> Result<bool, ModuleError> {
+    let full = full_name(name);
     let template =
         full.split_once('@').and_then(|(base, rest)| Some(format!("{base}@.{}", rest.rsplit_once('.')?.1)));
     for directory in [
@@ -393,7 +398,7 @@ fn unit(
     }
     let mut managed = Map::new();
     if let Some(masked) = args.masked {
-        mask(name, masked, &known, control, system)?;
+        mask(args, name, masked, &known, control, system)?;
         managed.insert("masked".into(), masked.into());
     }
     if args.enabled.is_some() || args.state.is_some() {
@@ -446,6 +451,7 @@ fn act(
 }
 
 fn mask(
+    args: &Args,
     name: &str,
     wanted: bool,
     known: &Known,
@@ -456,6 +462,15 @@ fn mask(
     let masked = output.stdout_text().trim() == "masked";
     if masked == wanted {
         return Ok(());
+    }
+    if wanted && matches!(args.scope.as_str(), "system" | "") {
+        let file = Path::new("/etc/systemd/system").join(full_name(name));
+        if system.stat(&file)?.is_some_and(|stat| stat.kind == crate::system::FileKind::File) {
+            return Err(ModuleError::new(format!(
+                "Failed to mask the service ({name}): {} is a file, which systemd does not replace by its link",
+                file.display()
+            )));
+        }
     }
     let (action, undo) = if wanted { ("mask", "unmask") } else { ("unmask", "mask") };
     let property = ("masked", masked.into(), wanted.into());
@@ -661,6 +676,19 @@ mod tests {
         dry.take();
         task(&given, &mut dry).expect("it may come");
         assert_eq!(dry.changes().len(), 1);
+    }
+
+    #[test]
+    fn a_unit_that_somebody_wrote_is_not_masked_in_a_dry_run_either() {
+        let with_file = || {
+            machine("loaded", "inactive", (1, "disabled"))
+                .with_file("/etc/systemd/system/app.service", "[Unit]\n")
+        };
+        let given = [("name", "app"), ("masked", "true")];
+        for message in [task(&given, &mut with_file()), task(&given, &mut Recorder::new(with_file()))] {
+            let message = message.expect_err("refused");
+            assert!(message.starts_with("Failed to mask the service (app): "), "{message}");
+        }
     }
 
     #[test]
