@@ -1,5 +1,6 @@
 //! Playbooks in a container (`connection: podman`) and below another root (`connection: chroot`), where there is
-//! nothing but busybox.
+//! nothing but busybox; and the modules that manage containers, through podman and through what takes docker's
+//! commands.
 //!
 //! Needs root, podman and a static busybox; without them the tests say that they were skipped.
 
@@ -10,6 +11,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+use setpoint::value::Value;
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/containers")
@@ -109,7 +112,7 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        let _ = self.podman(&["rm", "--force", "--time=0", NAME]);
+        let _ = self.podman(&["rm", "--force", "--all", "--volumes", "--time=0"]);
     }
 }
 
@@ -163,6 +166,43 @@ fn play(vars: &str, home: &Path, arguments: &[&str]) -> Option<String> {
     Some(recap.split_whitespace().take(7).skip(2).collect::<Vec<_>>().join(" "))
 }
 
+/// Runs `engine.yml`: the tasks that changed something. `None`, said aloud, if this build has no runner.
+fn manage(home: &Path, arguments: &[String], more: &[&str]) -> Option<BTreeSet<String>> {
+    let inventory = home.join("inventory.ini");
+    fs::write(&inventory, "[boxes]\nbox ansible_connection=local\n").expect("written");
+    let paths = std::env::var("PATH").expect("it is set");
+    let output = Command::new(env!("CARGO_BIN_EXE_setpoint"))
+        .args(["run", "engine.yml", "--output", "json", "-i"])
+        .arg(&inventory)
+        .args(arguments)
+        .args(more)
+        .current_dir(source())
+        .env_remove("ANSIBLE_CONFIG")
+        .env_remove("DOCKER_HOST")
+        .env("HOME", home)
+        .env("PATH", format!("{}:{paths}", home.display()))
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    if told.contains("built without a runner") {
+        eprintln!("skipped: this build has no runner");
+        return None;
+    }
+    let mut changed = BTreeSet::new();
+    for line in told.lines() {
+        let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
+        let text = |name: &str| event.get(name).map(Value::to_text).unwrap_or_default();
+        if text("event") == "result" && text("changed").eq_ignore_ascii_case("true") {
+            changed.insert(text("task"));
+        }
+    }
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let failed: Vec<&str> = told.lines().filter(|line| line.contains("\"failed\"")).collect();
+    assert_eq!(output.status.code(), Some(0), "{}\n{errors}", failed.join("\n"));
+    Some(changed)
+}
+
 /// A dry run changes nothing and foretells the run; a second run changes nothing.
 fn keeps_the_contract(vars: &str, shell: Shell<'_>) {
     let home = tempfile::tempdir().expect("a temporary directory");
@@ -192,6 +232,69 @@ fn a_container_needs_no_more_than_a_shell() {
         container.options.join(" ")
     );
     keeps_the_contract(&vars, &|script| container.podman(&["exec", NAME, "/bin/sh", "-c", script]));
+}
+
+/// podman stands for docker too: it takes the same commands, but tells of things in its own way. All that a task
+/// may give is given, so that what is told differently would be found to differ for ever.
+#[test]
+fn what_is_asked_of_an_engine_for_containers_is_made_once() {
+    let test = "what_is_asked_of_an_engine_for_containers_is_made_once";
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let root = place.path().join("root");
+    let Some(()) = busybox_root(test, &root) else { return };
+    let Some(container) = Container::start(test, &root, place.path()) else { return };
+    let home = place.path().join("home");
+    fs::create_dir_all(home.join("context")).expect("made");
+    fs::write(home.join("context/file"), "content\n").expect("written");
+    let image = "localhost/busybox-alone:1";
+    let recipe = format!("FROM {image}\nARG NOTE\nLABEL note=$NOTE\nCOPY file /srv/file\n");
+    fs::write(home.join("context/Dockerfile"), recipe).expect("written");
+    // Networks of root's are not kept with its storage.
+    let settings = format!(
+        "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1000:1000\"]\n[network]\nnetwork_config_dir = \"{}\"\n",
+        place.path().join("networks").display()
+    );
+    fs::write(home.join("containers.conf"), settings).expect("written");
+    let docker = home.join("docker");
+    let script = format!(
+        "#!/bin/sh\nexport CONTAINERS_CONF={}\nexec podman {} \"$@\"\n",
+        home.join("containers.conf").display(),
+        container.options.join(" ")
+    );
+    fs::write(&docker, script).expect("written");
+    fs::set_permissions(&docker, PermissionsExt::from_mode(0o755)).expect("ours");
+    let all = || -> String {
+        let lists: [&[&str]; 4] = [
+            &["ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.Names}} {{.Exited}}"],
+            &["images", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}"],
+            &["volume", "ls", "--format", "{{.Name}} {{.Labels}}"],
+            &["network", "ls", "--no-trunc", "--format", "{{.ID}} {{.Name}}"],
+        ];
+        let said = |words: &&[&str]| {
+            String::from_utf8_lossy(&output_of(Command::new(&docker).args(*words)).stdout).into_owned()
+        };
+        let files = output_of(Command::new("ls").arg("-l").arg(&home).args(["-I", "inventory.ini"]));
+        lists.iter().map(said).collect::<String>() + &String::from_utf8_lossy(&files.stdout)
+    };
+    for generation in 1..=2 {
+        let variables = [
+            format!("generation={generation}"),
+            format!("image={image}"),
+            format!("place={}", home.display()),
+            format!("podman={}", docker.display()),
+        ];
+        let arguments: Vec<String> =
+            variables.into_iter().flat_map(|pair| ["-e".to_string(), pair]).collect();
+        let before = all();
+        let Some(foretold) = manage(&home, &arguments, &["--check", "--diff"]) else { return };
+        assert_eq!(all(), before, "a dry run changed something");
+        let mut made = manage(&home, &arguments, &[]).expect("there is a runner");
+        made.retain(|task| !task.ends_with("(uncertain)"));
+        assert_eq!(foretold, made, "generation {generation}");
+        assert!(made.len() >= 10, "{made:?}");
+        let again = manage(&home, &arguments, &[]).expect("there is a runner");
+        assert_eq!(again, BTreeSet::new(), "a second run of generation {generation} changed something");
+    }
 }
 
 #[test]
