@@ -273,6 +273,10 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     let mut actions: Vec<[String; 3]> = Vec::new();
     let (mut stdout, mut stderr) = (String::new(), String::new());
     for words in commands(args) {
+        // It claims to stop containers also when they do not run.
+        if words[0] == "stop" && !is_running(args, &docker, system)? {
+            continue;
+        }
         let rehearsal = ["--dry-run".to_string()].into_iter().chain(words.iter().cloned());
         let command = docker.command(rehearsal);
         let simulated = system.query(&command)?;
@@ -323,8 +327,27 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     Ok(Outcome { changed: Some(changed), ..outcome })
 }
 
+/// Whether any container of the services runs.
+fn is_running(args: &Args, docker: &Docker, system: &mut dyn System) -> Result<bool, ModuleError> {
+    let running = listed(docker, &["ps", "--format", "json"], system)?;
+    let mine = |entry: &Value| {
+        let service = entry.get("Service").map(Value::to_text).unwrap_or_default();
+        args.services.as_ref().is_none_or(|services| services.is_empty() || services.contains(&service))
+    };
+    Ok(running.as_list().unwrap_or_default().iter().any(mine))
+}
+
 fn failure(command: &Command, output: &Output) -> ModuleError {
-    ModuleError::command("General error", command, output)
+    let said = output.stderr_text();
+    let what = if ["unknown flag: --ansi", "is not a docker command", "unknown command: docker compose"]
+        .iter()
+        .any(|text| said.contains(text))
+    {
+        "this docker has no `compose`: install its plugin of version 2"
+    } else {
+        "General error"
+    };
+    ModuleError::command(what, command, output)
 }
 
 fn act(
@@ -381,12 +404,20 @@ mod tests {
                 vec!["up --detach --force-recreate --no-deps --scale web=2 --wait -- web"],
             ),
             (r#"{"project_src": "/srv", "state": "stopped"}"#, plan, vec!["up --no-start", "stop"]),
+            (
+                r#"{"project_src": "/srv", "state": "stopped", "services": ["idle"]}"#,
+                plan,
+                vec!["up --no-start -- idle"],
+            ),
         ] {
             let plan = plan.to_string();
             let mut fake = Fake::new()
                 .with_program("/usr/bin/docker")
                 .with_file("/srv/compose.yml", "")
                 .with_behaviour(&["docker"], move |_, command| {
+                    if command.line().ends_with(" ps --format json") {
+                        return Output::ok("{\"Service\": \"web\", \"Name\": \"app-web-1\"}\n");
+                    }
                     let output =
                         if command.line().contains("--dry-run") { plan.clone() } else { String::new() };
                     Output { code: 0, stdout: Vec::new(), stderr: output.into_bytes() }
