@@ -713,6 +713,10 @@ mod unit {
             ("{{ nothere }}", "Wanted: 'nothere' is undefined"),
             ("{{ 1 / 0 }}", "Wanted: Error rendering template: division by zero"),
             ("{{ bad }}", "Wanted: Error rendering template: division by zero"),
+            (
+                "{{ 'x' | password_hash('sha512', salt_size=[1]) }}",
+                "Wanted: The filter plugin 'ansible.builtin.password_hash' failed: salt_size must be an integer",
+            ),
             ("{{ 1 | nofilter }}", "Wanted: Syntax error in template: No filter named 'nofilter'."),
         ] {
             let error = templar.render(&Value::trusted(text), &ctx).expect_err(text);

@@ -30,7 +30,8 @@ fn password_hash(call: &mut Call) -> R {
     let request = Request {
         kind: call.text_or(1, "sha512")?,
         salt: call.some(2).map(|salt| crate::template::ops::to_text(&salt)).transpose()?,
-        salt_size: number(call.int(3)?).and_then(|size| usize::try_from(size).ok()),
+        salt_size: number(call.int(3).map_err(|_| TemplateError::runtime("salt_size must be an integer"))?)
+            .and_then(|size| usize::try_from(size).ok()),
         rounds: number(call.int(4)?),
         ident: call.some(5).map(|ident| crate::template::ops::to_text(&ident)).transpose()?,
     };
