@@ -118,9 +118,7 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome> {
     let path = args::expand_path(&args.path, system)?;
     let name = args.name.as_str();
     if name.contains(',') {
-        return Err(ModuleError::new(
-            "Comma separated list of names is not supported. Please pass a single name to lookup in the known_hosts file.",
-        ));
+        return Err(ModuleError::new(format!("name must be one name, not a list: {name}")));
     }
     let key = args.key.as_deref().map(str::trim).filter(|key| !key.is_empty());
     let wanted = key.map(|key| new_entry(key, name)).transpose()?;

@@ -153,7 +153,7 @@ fn run(args: Value, system: &mut dyn System) -> Result<Outcome> {
     finish_edit(system, outcome, &path, edited, message, backup, "backup")
 }
 
-/// The warning about a pattern that matches every line. Its words are those that playbooks look for.
+/// The warning about a pattern that matches every line.
 fn empty_pattern(regexp: Option<&str>, search_string: Option<&str>) -> Option<String> {
     let what = match (regexp, search_string) {
         (Some(""), _) => "regular expression",
@@ -161,11 +161,11 @@ fn empty_pattern(regexp: Option<&str>, search_string: Option<&str>) -> Option<St
         _ => return None,
     };
     let mut text = format!(
-        "The {what} is an empty string, which will match every line in the file. This may have unintended \
-         consequences, such as replacing the last line in the file rather than appending."
+        "the {what} is empty and matches every line, so that the last one is replaced where one may have been \
+         meant to be added"
     );
     if regexp.is_some() {
-        text += " If this is desired, use '^' to match every line in the file and avoid this warning.";
+        text += "; write '^' if that is meant";
     }
     Some(text)
 }
@@ -542,8 +542,8 @@ mod tests {
             let verdict = contract(&MODULE, lines, &args);
             assert!(verdict.tree.contains(&"f x 640 a\nb\nc\n".to_string()), "{:?}", verdict.tree);
             let [warning] = &verdict.outcome.warnings[..] else { panic!("{:?}", verdict.outcome.warnings) };
-            assert!(warning.starts_with(&format!("The {what} is an empty string")), "{warning}");
-            assert_eq!(warning.contains("use '^'"), option == "regexp");
+            assert!(warning.starts_with(&format!("the {what} is empty")), "{warning}");
+            assert_eq!(warning.contains("write '^'"), option == "regexp");
         }
     }
 }
