@@ -140,18 +140,27 @@ fn differences(before: &BTreeMap<String, String>, after: &BTreeMap<String, Strin
     told.map(|path| format!("{path}: {:?}, then {:?}", before.get(path), after.get(path))).collect()
 }
 
-/// Runs the playbook; the line of the recap.
-fn play(vars: &str, home: &Path, arguments: &[&str]) -> Option<String> {
+/// Runs the program on a host named `box`, with a home of its own: its exit code, what it told, and its complaints.
+/// `None`, said aloud, if this build has no runner.
+fn run(
+    home: &Path,
+    vars: &str,
+    words: &[&str],
+    paths: Option<String>,
+) -> Option<(Option<i32>, String, String)> {
     let inventory = home.join("inventory.ini");
     fs::write(&inventory, format!("[boxes]\nbox {vars}\n")).expect("written");
     let output = Command::new(env!("CARGO_BIN_EXE_setpoint"))
-        .args(["run", "play.yml", "-i"])
+        .arg("run")
+        .args(words)
+        .arg("-i")
         .arg(&inventory)
-        .args(arguments)
         .current_dir(source())
         .env_remove("ANSIBLE_CONFIG")
+        .env_remove("DOCKER_HOST")
         .env("HOME", home)
         .env("ANSIBLE_NOCOLOR", "1")
+        .envs(paths.map(|paths| ("PATH", paths)))
         .stdin(Stdio::null())
         .output()
         .expect("the program starts");
@@ -160,35 +169,23 @@ fn play(vars: &str, home: &Path, arguments: &[&str]) -> Option<String> {
         eprintln!("skipped: this build has no runner");
         return None;
     }
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{told}\n{errors}");
+    Some((output.status.code(), told, String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+/// Runs the playbook; the line of the recap.
+fn play(vars: &str, home: &Path, arguments: &[&str]) -> Option<String> {
+    let (code, told, errors) = run(home, vars, &[&["play.yml"], arguments].concat(), None)?;
+    assert_eq!(code, Some(0), "{told}\n{errors}");
     let recap = told.lines().rfind(|line| line.starts_with("box ")).expect("a recap");
     Some(recap.split_whitespace().take(7).skip(2).collect::<Vec<_>>().join(" "))
 }
 
 /// Runs `engine.yml`: the tasks that changed something. `None`, said aloud, if this build has no runner.
 fn manage(home: &Path, arguments: &[String], more: &[&str]) -> Option<BTreeSet<String>> {
-    let inventory = home.join("inventory.ini");
-    fs::write(&inventory, "[boxes]\nbox ansible_connection=local\n").expect("written");
-    let paths = std::env::var("PATH").expect("it is set");
-    let output = Command::new(env!("CARGO_BIN_EXE_setpoint"))
-        .args(["run", "engine.yml", "--output", "json", "-i"])
-        .arg(&inventory)
-        .args(arguments)
-        .args(more)
-        .current_dir(source())
-        .env_remove("ANSIBLE_CONFIG")
-        .env_remove("DOCKER_HOST")
-        .env("HOME", home)
-        .env("PATH", format!("{}:{paths}", home.display()))
-        .stdin(Stdio::null())
-        .output()
-        .expect("the program starts");
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    if told.contains("built without a runner") {
-        eprintln!("skipped: this build has no runner");
-        return None;
-    }
+    let paths = format!("{}:{}", home.display(), std::env::var("PATH").expect("it is set"));
+    let mut words = vec!["engine.yml", "--output", "json"];
+    words.extend(arguments.iter().map(String::as_str).chain(more.iter().copied()));
+    let (code, told, errors) = run(home, "ansible_connection=local", &words, Some(paths))?;
     let mut changed = BTreeSet::new();
     for line in told.lines() {
         let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
@@ -197,9 +194,8 @@ fn manage(home: &Path, arguments: &[String], more: &[&str]) -> Option<BTreeSet<S
             changed.insert(text("task"));
         }
     }
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     let failed: Vec<&str> = told.lines().filter(|line| line.contains("\"failed\"")).collect();
-    assert_eq!(output.status.code(), Some(0), "{}\n{errors}", failed.join("\n"));
+    assert_eq!(code, Some(0), "{}\n{errors}", failed.join("\n"));
     Some(changed)
 }
 

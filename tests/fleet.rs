@@ -226,19 +226,6 @@ fn differences(before: &BTreeMap<String, String>, after: &BTreeMap<String, Strin
     differing.map(|name| format!("{name}: {:?} -> {:?}", before.get(name), after.get(name))).collect()
 }
 
-/// A run that changes nothing. A host that stops answering before its first command, as a busy one whose logins wait
-/// for its service manager may, is told of, with what it says itself, and asked once more.
-fn quiet_run(fleet: &Fleet, arguments: &[&str], hosts: &[&str]) -> Told {
-    let ran = fleet.run(arguments);
-    if ran.code != Some(4) || !ran.text.contains("stopped answering") {
-        return ran;
-    }
-    for host in hosts {
-        eprintln!("{host} stopped answering:\n{}", fleet.shell(host, "journalctl --no-pager -n 60"));
-    }
-    fleet.run(arguments)
-}
-
 /// The module contract for a playbook on some hosts; what was broken of it. `uncertain` are more tasks that may be
 /// predicted wrongly.
 fn keeps_the_contract(
@@ -256,7 +243,7 @@ fn keeps_the_contract(
     let before: Vec<_> = hosts.iter().map(|host| fleet.written(host)).collect();
     let mut dry = arguments.clone();
     dry.extend(["--check", "--diff"]);
-    let predicted = quiet_run(fleet, &dry, hosts);
+    let predicted = fleet.run(&dry);
     if predicted.code != Some(0) {
         return Err(format!("the dry run of {playbook} failed:\n{}", predicted.text));
     }
@@ -280,7 +267,7 @@ fn keeps_the_contract(
     if !wrong.is_empty() {
         return Err(format!("{playbook} predicted wrongly: {wrong:?}; foretold {foretold:?}"));
     }
-    let again = quiet_run(fleet, &arguments, hosts);
+    let again = fleet.run(&arguments);
     if again.code != Some(0) {
         return Err(format!("{playbook} failed the second time:\n{}", again.text));
     }

@@ -3,7 +3,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
@@ -199,29 +198,7 @@ fn matching_entries(base: &Path, name: &OsStr, system: &mut dyn System) -> Resul
 /// # Errors
 /// If it can't be had.
 pub fn fetch_url(url: &str, validate_certs: bool, system: &mut dyn System) -> Result<Vec<u8>, ModuleError> {
-    let request = http::Request {
-        method: "GET".into(),
-        url: url.to_string(),
-        headers: Vec::new(),
-        unredirected_headers: Vec::new(),
-        body: None,
-        body_size: 0,
-        timeout: Duration::from_secs(30),
-        redirects: http::Redirects::All,
-        user: None,
-        password: None,
-        force_basic_auth: false,
-        validate_certs,
-        ca_path: None,
-        client_cert: None,
-        client_key: None,
-        ciphers: Vec::new(),
-        unix_socket: None,
-        use_proxy: true,
-        use_netrc: true,
-        agent: "setpoint".into(),
-        decompress: true,
-    };
+    let request = http::Request { validate_certs, ..http::Request::get(url) };
     let response = http::send(system, &request)
         .map_err(|error| ModuleError::new(format!("failed to fetch {}: {error}", http::mask(url))))?;
     if response.status != 200 {

@@ -93,6 +93,35 @@ pub struct Request {
     pub decompress: bool,
 }
 
+impl Request {
+    /// Gets what is at an address, with nothing out of the ordinary; what is, is set by whoever makes it.
+    pub fn get(url: &str) -> Request {
+        Request {
+            method: "GET".into(),
+            url: url.into(),
+            headers: Vec::new(),
+            unredirected_headers: Vec::new(),
+            body: None,
+            body_size: 0,
+            timeout: Duration::from_secs(30),
+            redirects: Redirects::All,
+            user: None,
+            password: None,
+            force_basic_auth: false,
+            validate_certs: true,
+            ca_path: None,
+            client_cert: None,
+            client_key: None,
+            ciphers: Vec::new(),
+            unix_socket: None,
+            use_proxy: true,
+            use_netrc: true,
+            agent: "setpoint".into(),
+            decompress: true,
+        }
+    }
+}
+
 /// An answer.
 #[derive(Clone, Debug)]
 pub struct Response {
@@ -1323,29 +1352,8 @@ mod tests {
     }
 
     fn asking(url: &str) -> Request {
-        Request {
-            method: "GET".into(),
-            url: url.into(),
-            headers: Vec::new(),
-            unredirected_headers: Vec::new(),
-            body: None,
-            body_size: 0,
-            timeout: Duration::from_secs(10),
-            redirects: Redirects::All,
-            user: None,
-            password: None,
-            force_basic_auth: false,
-            validate_certs: true,
-            ca_path: None,
-            client_cert: None,
-            client_key: None,
-            ciphers: Vec::new(),
-            unix_socket: None,
-            use_proxy: false,
-            use_netrc: false,
-            agent: "test".into(),
-            decompress: true,
-        }
+        let timeout = Duration::from_secs(10);
+        Request { timeout, use_proxy: false, use_netrc: false, ..Request::get(url) }
     }
 
     /// Whichever of the host's programs makes the connection, only a certificate that is good is accepted.

@@ -100,26 +100,14 @@ fn post_from(local: &mut Local, url: &str, body: &str) -> Result<(), String> {
     let path = local.spool("body", &mut body.as_bytes()).map_err(said)?;
     let request = Request {
         method: "POST".into(),
-        url: url.into(),
         headers: vec![("Content-Type".into(), "application/json".into())],
-        unredirected_headers: Vec::new(),
         body: Some(path),
         body_size: body.len() as u64,
         timeout: PATIENCE,
         redirects: Redirects::Safe,
-        user: None,
-        password: None,
-        force_basic_auth: false,
-        validate_certs: true,
-        ca_path: None,
-        client_cert: None,
-        client_key: None,
-        ciphers: Vec::new(),
-        unix_socket: None,
-        use_proxy: true,
         use_netrc: false,
         agent: concat!("setpoint/", env!("CARGO_PKG_VERSION")).into(),
-        decompress: true,
+        ..Request::get(url)
     };
     let response = http::send(local, &request).map_err(|error| error.to_string())?;
     if (200..300).contains(&response.status) {
