@@ -736,13 +736,21 @@ fn a_runner_killed_while_it_writes_leaves_the_old_or_the_new_file() {
             "-e",
             &format!("word={word}"),
         ]);
-        // Killed when it is seen to write: a temporary file is there, or a file has the new content.
+        // Killed when some of the files have the new content. It is stopped first and the files are counted
+        // once more, for what was written between a look and a signal may have been the last of them.
         let letter = &word[..1];
         let killed = fleet.shell(
             host,
             &format!(
-                "for i in $(seq 2000); do n=$(head -qc1 /srv/kill/[0-9]* | tr -cd {letter} | wc -c); if [ $n -gt {} ] && [ $n -lt 40 ]; then pkill -KILL -f '[s]etpoint/runner|[r]unner-' && echo killed; break; fi; [ $n = 40 ] && break; done",
-                round
+                "new() {{ n=$(head -qc1 /srv/kill/[0-9]* | tr -cd {letter} | wc -c); }}
+                runner='[s]etpoint/runner|[r]unner-'
+                for i in $(seq 2000); do
+                    new
+                    [ $n -gt {round} ] || continue
+                    [ $n -lt 40 ] && pkill -STOP -f \"$runner\" && new
+                    if [ $n -lt 40 ]; then pkill -KILL -f \"$runner\" && echo killed; break; fi
+                    pkill -CONT -f \"$runner\"; break
+                done; true"
             ),
         );
         let output = child.wait_with_output().expect("it ends");
