@@ -597,17 +597,14 @@ impl System for Local {
         }
         let (parent, name) = split(path, "link")?;
         let directory = open_dir(&parent, path, "link")?;
-        let temporary = temporary_name(&name);
-        match kind {
-            LinkKind::Symbolic => rustix::fs::symlinkat(target, &directory, &temporary).map_err(fail)?,
-            LinkKind::Hard => {
-                rustix::fs::linkat(rustix::fs::CWD, target, &directory, &temporary, AtFlags::empty())
-                    .map_err(|error| io_error("link", target)(error.into()))?;
-            }
-        }
-        let outcome = rustix::fs::renameat(&directory, &temporary, &directory, &name).map_err(fail);
-        // Between two names of one file rename does nothing.
-        let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
+        let outcome = put(&directory, &name, |to| match kind {
+            LinkKind::Symbolic => rustix::fs::symlinkat(target, &directory, to),
+            LinkKind::Hard => rustix::fs::linkat(rustix::fs::CWD, target, &directory, to, AtFlags::empty()),
+        });
+        let outcome = outcome.map_err(|error| match kind {
+            LinkKind::Hard if !target.exists() => io_error("link", target)(error.into()),
+            _ => fail(error),
+        });
         outcome?;
         self.relabel(path, &Attributes::default(), false);
         Ok(())
@@ -710,7 +707,7 @@ impl Local {
         let directory = open_dir(&parent, path, "write")?;
         let old = old_of(path)?;
         let fresh = present(fs::symlink_metadata(path), path)?.is_none();
-        let temporary = temporary_name(&name);
+        let temporary = temporary_name(&name, &random_name());
         let final_name = CString::new(name.as_bytes()).unwrap_or_default();
         let fail = |error: rustix::io::Errno| io_error("write", path)(error.into());
         let (mut file, nameless) = open_temporary(&directory, &temporary).map_err(fail)?;
@@ -719,18 +716,18 @@ impl Local {
             .and_then(|()| self.dress(&file, path, attributes, old.as_ref()))
             .and_then(|()| if fresh { Ok(()) } else { file.sync_all().map_err(io_error("write", path)) })
             .and_then(|()| {
-                if nameless {
-                    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
-                    let link = |to: &CStr| {
-                        rustix::fs::linkat(rustix::fs::CWD, &own, &directory, to, AtFlags::SYMLINK_FOLLOW)
-                    };
-                    // Where nothing is it takes its place at once.
-                    if fresh && link(&final_name).is_ok() {
-                        return Ok(());
-                    }
-                    link(&temporary).map_err(fail)?;
+                if !nameless {
+                    return rustix::fs::renameat(&directory, &temporary, &directory, &name).map_err(fail);
                 }
-                rustix::fs::renameat(&directory, &temporary, &directory, &name).map_err(fail)
+                let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+                let link = |to: &CStr| {
+                    rustix::fs::linkat(rustix::fs::CWD, &own, &directory, to, AtFlags::SYMLINK_FOLLOW)
+                };
+                // Where nothing is it takes its place at once.
+                if fresh && link(&final_name).is_ok() {
+                    return Ok(());
+                }
+                put(&directory, &name, link).map_err(fail)
             });
         if let Err(error) = outcome {
             let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
@@ -1115,12 +1112,42 @@ fn open_temporary(directory: &OwnedFd, name: &CStr) -> rustix::io::Result<(File,
     Ok((File::from(rustix::fs::openat(directory, name, flags, mode)?), false))
 }
 
+/// Gives what `make` makes under a name this name, in place of what has it. On its way it has a name that is
+/// always the same for one place: what a killed process left there is taken away by the next that comes by.
+fn put(
+    directory: &OwnedFd,
+    name: &OsStr,
+    make: impl Fn(&CStr) -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
+    let by_way_of = |way: &CStr| {
+        let outcome = make(way).and_then(|()| rustix::fs::renameat(directory, way, directory, name));
+        // Between two names of one file rename does nothing.
+        let left = rustix::fs::unlinkat(directory, way, AtFlags::empty());
+        outcome.map_err(|error| (error, left.is_ok()))
+    };
+    let digest = super::digest::of_bytes(Algorithm::Sha256, name.as_bytes());
+    let way = temporary_name(name, &digest[..16]);
+    by_way_of(&way)
+        .or_else(|(error, removed)| match error {
+            rustix::io::Errno::EXIST if removed => by_way_of(&way),
+            _ => Err((error, removed)),
+        })
+        .or_else(|(error, removed)| match error {
+            // Somebody's who does not give it away, or another run is at the same place and took it along.
+            rustix::io::Errno::EXIST | rustix::io::Errno::NOENT => {
+                by_way_of(&temporary_name(name, &random_name()))
+            }
+            _ => Err((error, removed)),
+        })
+        .map_err(|(error, _)| error)
+}
+
 /// A name for a file that is going to be renamed; hidden, and no longer than names may be.
-fn temporary_name(name: &OsStr) -> CString {
+fn temporary_name(name: &OsStr, mark: &str) -> CString {
     let mut bytes = b".".to_vec();
     bytes.extend_from_slice(&name.as_bytes()[..name.len().min(200)]);
     bytes.extend_from_slice(b".setpoint-");
-    bytes.extend_from_slice(random_name().as_bytes());
+    bytes.extend_from_slice(mark.as_bytes());
     CString::new(bytes).unwrap_or_default()
 }
 
@@ -1209,6 +1236,32 @@ mod tests {
             over.store(true, std::sync::atomic::Ordering::Relaxed);
         });
         assert!(there > 0, "nothing was ever seen");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_on_its_way_is_taken_away_and_what_cannot_be_is_passed_by() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let path = place.path().join("a.conf");
+        let digest = crate::system::digest::of_bytes(Algorithm::Sha256, b"a.conf");
+        let way = place.path().join(format!(".a.conf.setpoint-{}", &digest[..16]));
+        let names = || {
+            let entries = fs::read_dir(place.path()).expect("read").flatten();
+            let mut names: Vec<_> = entries.map(|entry| entry.path()).collect();
+            names.sort();
+            names
+        };
+        let mut local = Local::new(Box::new(NoDepot));
+        fs::write(&path, "old").expect("written");
+        fs::write(&way, "left").expect("written");
+        let content = Content::Bytes(b"new".to_vec());
+        local.write(&path, &content, &Attributes::default(), WriteOptions::default()).expect("written");
+        assert_eq!((fs::read(&path).expect("read"), names()), (b"new".to_vec(), vec![path.clone()]));
+        fs::write(&way, "left").expect("written");
+        local.link(&path, Path::new("other"), LinkKind::Symbolic).expect("linked");
+        assert_eq!((fs::read_link(&path).expect("read"), names()), ("other".into(), vec![path.clone()]));
+        fs::create_dir(&way).expect("made");
+        local.link(&path, Path::new("third"), LinkKind::Symbolic).expect("linked");
+        assert_eq!((fs::read_link(&path).expect("read"), names()), ("third".into(), vec![way, path.clone()]));
     }
 
     /// A file system of its own, which ends with the test; `None` where nothing may be mounted.
