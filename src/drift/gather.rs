@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::plays::{ASKING, OBSERVE};
 use crate::event::{Event, Listener, TaskInfo, TaskResult, Verdict};
 use crate::state::recorder::{absolute, task_ref};
-use crate::state::{Login, TaskRef, now, resource};
+use crate::state::{Login, NotedTask, now, resource};
 use crate::system::{self, Change};
 use crate::value::Value;
 
@@ -40,9 +40,9 @@ pub struct Want {
     /// Text that is there and text that is wanted, where they may be shown.
     pub text: Option<(String, String)>,
     /// The task that owns it.
-    pub task: TaskRef,
+    pub task: NotedTask,
     /// Other tasks that work on it, in order.
-    pub also: Vec<TaskRef>,
+    pub also: Vec<NotedTask>,
     /// Absolute path of the playbook.
     pub playbook: String,
     /// Name of the play.
@@ -67,7 +67,7 @@ pub struct Gathered {
     /// By host: tasks of which the dry run could not tell what they would do, and why.
     pub failures: BTreeMap<String, Vec<String>>,
     /// Tasks that failed in the dry run, by host.
-    pub failed_tasks: HashMap<String, HashSet<TaskRef>>,
+    pub failed_tasks: HashMap<String, HashSet<NotedTask>>,
     /// What the engine had to say besides.
     pub warnings: Vec<crate::diagnostic::Diagnostic>,
     directory: String,

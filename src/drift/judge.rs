@@ -302,7 +302,8 @@ mod tests {
             id: id.into(),
             state: state(mode),
             sealed: false,
-            task: TaskRef { file: "site.yml".into(), line: 3, title: "t".into(), ..TaskRef::default() },
+            task: TaskRef { file: "site.yml".into(), line: 3, title: "t".into(), ..TaskRef::default() }
+                .into(),
             also: vec![],
             playbook: "/p/site.yml".into(),
             play: "web".into(),
@@ -418,7 +419,7 @@ mod tests {
         assert_eq!(told(&judge(&context, &gathered)), expected);
         // A handler that the dry run had no reason to run says nothing.
         let mut by_handler = resources.clone();
-        by_handler[3].task.handler = true;
+        by_handler[3].task = TaskRef { handler: true, ..(*by_handler[3].task).clone() }.into();
         let handled = judge(&Context { applied: &by_handler, ..context.clone() }, &gathered);
         assert!(!told(&handled).iter().any(|one| one.contains("orphan")));
         // Where the dry run has stumbled, what it does not have is not taken for gone.

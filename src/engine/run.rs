@@ -122,6 +122,13 @@ pub struct PlayRun<'e> {
     known_layers: HashSet<(usize, usize)>,
     pub(super) end_play: bool,
     pub(super) end_batch: bool,
+    /// Groups that are about to end the play for all.
+    held: Vec<usize>,
+}
+
+/// Whether a `meta` ends the play, or its batch, for every host.
+fn ends_all(name: &str) -> bool {
+    matches!(name, "end_play" | "end_batch")
 }
 
 /// What the play left.
@@ -164,6 +171,7 @@ impl<'e> PlayRun<'e> {
             known_layers: HashSet::new(),
             end_play: false,
             end_batch: false,
+            held: Vec::new(),
         };
         run.name_handlers();
         run.take_what_is_owed();
@@ -224,14 +232,16 @@ impl<'e> PlayRun<'e> {
             };
             let mut active = 0;
             for group in std::mem::take(&mut ready) {
-                if self.groups[group].done {
-                    continue;
-                }
-                active += 1;
-                if active > limit {
+                if active == limit {
                     break;
                 }
-                self.drive(group)?;
+                if !self.groups[group].done {
+                    self.drive(group, false)?;
+                    active += usize::from(!self.groups[group].done);
+                }
+            }
+            for group in std::mem::take(&mut self.held) {
+                self.drive(group, true)?;
             }
             if self.groups.iter().all(|group| group.done) {
                 break;
@@ -305,7 +315,9 @@ impl<'e> PlayRun<'e> {
 
     // ---- steps ----
 
-    fn drive(&mut self, group: usize) -> Result<(), Stop> {
+    /// Takes a group as far as it gets without waiting. What would end the play for all is held back until
+    /// every other group had its turn (`last`).
+    fn drive(&mut self, group: usize, last: bool) -> Result<(), Stop> {
         loop {
             if self.groups[group].step.is_none() {
                 if self.engine.stopping() || self.end_play || self.end_batch {
@@ -316,6 +328,10 @@ impl<'e> PlayRun<'e> {
                     self.groups[group].done = true;
                     return Ok(());
                 };
+                if !last && task.action == "ansible.builtin.meta" && ends_all(include::meta_name(&task)) {
+                    self.held.push(group);
+                    return Ok(());
+                }
                 if !self.begin(group, task, participants)? {
                     continue;
                 }

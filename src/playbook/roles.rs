@@ -287,9 +287,15 @@ impl Build<'_> {
     }
 
     fn missing_from(&mut self, path: &Path, kind: &str, from: &str, role_use: &RoleUse, scope: &Scope) {
-        let error = Diagnostic::error(format!("the role `{}` has no file `{kind}/{from}`", role_use.name))
-            .at(Some(Arc::clone(&role_use.origin)))
-            .hint(format!("searched: {}", path.join(kind).join(from).display()));
+        let dir = path.join(kind);
+        let (message, hint) = if is_outside(&dir.join(from), &dir) {
+            let message = format!("`{from}` is not inside the role `{}`", role_use.name);
+            (message, format!("what a role is told to read must be below {}", dir.display()))
+        } else {
+            let message = format!("the role `{}` has no file `{kind}/{from}`", role_use.name);
+            (message, format!("searched: {}", dir.join(from).display()))
+        };
+        let error = Diagnostic::error(message).at(Some(Arc::clone(&role_use.origin))).hint(hint);
         self.tell(error, scope);
     }
 
@@ -307,7 +313,7 @@ impl Build<'_> {
             Some(file) => vec![file],
             None => {
                 let sub = dir.join(from.unwrap_or("main"));
-                if sub.is_dir() {
+                if sub.is_dir() && !is_outside(&sub, &dir) {
                     vars_files_in(&sub)
                 } else {
                     if let Some(from) = from {
@@ -389,9 +395,12 @@ impl Build<'_> {
             title.push_str(&format!(" - {}", short.to_value().to_text()));
         }
         let options = spec.get("options").map(|options| options.to_value().untrusted());
+        // A collection's role has its plain name here.
+        let prefix = role.collections.first().map(|collection| format!("{collection}."));
+        let name = prefix.and_then(|prefix| role.name.strip_prefix(prefix.as_str())).unwrap_or(&role.name);
         let context = map_of([
             ("type", Value::str("role")),
-            ("name", Value::str(role.name.as_str())),
+            ("name", Value::str(name)),
             ("argument_spec_name", Value::str(entry_point)),
             (
                 "path",
@@ -544,13 +553,19 @@ pub(super) fn normal(path: &Path) -> PathBuf {
     if out.as_os_str().is_empty() { PathBuf::from(".") } else { out }
 }
 
-/// `main.yml`, `.yaml`, `.json` or `main` in a directory; or what `from` names, with or without extension.
+/// `main.yml`, `.yaml`, `.json` or `main` in a directory; or what `from` names, with or without extension,
+/// which can't be outside of it.
 fn file_in(dir: &Path, from: Option<&str>) -> Option<PathBuf> {
     let candidates: Vec<String> = match from {
         None => ["main.yml", "main.yaml", "main.json", "main"].map(str::to_owned).to_vec(),
         Some(name) => ["", ".yml", ".yaml", ".json"].map(|extension| format!("{name}{extension}")).to_vec(),
     };
-    candidates.iter().map(|name| dir.join(name)).find(|path| path.is_file())
+    candidates.iter().map(|name| dir.join(name)).find(|path| path.is_file() && !is_outside(path, dir))
+}
+
+/// Whether a path leads out of a directory, going by its words alone.
+fn is_outside(path: &Path, dir: &Path) -> bool {
+    !normal(path).starts_with(normal(dir))
 }
 
 /// All files of variables below a directory, sorted.

@@ -501,6 +501,8 @@ fn everything_wrong_is_told_at_once() {
     - import_role: {name: wbe}
     - import_role: {name: ns.coll.x}
     - import_role: {name: wanted}
+    - import_role: {name: web, tasks_from: ../../../site.yml}
+    - import_role: {name: web, tasks_from: ../tasks/main}
     - rescue: []
   handlers:
     - include_role: {name: x}

@@ -45,6 +45,8 @@ const STUBBORN: u32 = 15;
 pub(super) enum Order {
     /// Do this.
     Batch(Box<Batch>, Arc<dyn Blobs>),
+    /// Wait until another lane has ended.
+    Await(rt::JoinHandle<()>),
     /// Begin nothing new.
     Cancel,
 }
@@ -83,7 +85,14 @@ impl Lane {
     /// Serves orders until there will be no more.
     pub(super) async fn run(self, mut orders: Orders, mut cut: watch::Receiver<u64>) {
         while let Some(order) = orders.recv().await {
-            let Order::Batch(batch, blobs) = order else { continue };
+            let (batch, blobs) = match order {
+                Order::Batch(batch, blobs) => (batch, blobs),
+                Order::Await(lane) => {
+                    let _ = lane.await;
+                    continue;
+                }
+                Order::Cancel => continue,
+            };
             cut.mark_unchanged();
             let mut state = State::default();
             let outcome = match self.enqueue(&mut state, &batch, blobs) {
@@ -146,6 +155,7 @@ impl Lane {
         while let Ok(order) = orders.try_recv() {
             match order {
                 Order::Batch(batch, blobs) => self.enqueue(state, &batch, blobs)?,
+                Order::Await(lane) => self.wait_for(lane, state).await,
                 Order::Cancel => {
                     for batch in std::mem::take(&mut state.outstanding) {
                         self.inner.emit(SessionEvent::BatchEnded { host: self.host, batch: batch.id });
@@ -293,6 +303,7 @@ impl Lane {
                         state.outstanding.push_back(outstanding(&batch, blobs));
                         runner.send(frame);
                     }
+                    Some(Order::Await(lane)) => self.wait_for(lane, state).await,
                     Some(Order::Cancel) => {
                         runner.send(frame::encode(&ToRunner::Cancel).map_err(unsendable)?);
                     }
@@ -302,6 +313,13 @@ impl Lane {
                 },
             }
         }
+    }
+
+    /// Waits until another lane of the host has ended, which may itself be waiting for its turn.
+    async fn wait_for(&self, lane: rt::JoinHandle<()>, state: &mut State) {
+        state.permit = None;
+        let _ = lane.await;
+        state.permit = Arc::clone(&self.inner.forks).acquire_owned().await.ok();
     }
 
     /// As [`Lane::serve`], when there will be no more orders.

@@ -8,13 +8,13 @@ mod lane;
 mod lines;
 mod runners;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::Read;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::protocol::{Batch, Report};
+use crate::protocol::{Batch, Mode, Report};
 use crate::system::Output;
 use crate::transport::rt::{self, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use crate::transport::{
@@ -243,6 +243,19 @@ struct LaneHandle {
     task: rt::JoinHandle<()>,
 }
 
+/// The users that a batch takes away.
+fn removed_users(batch: &Batch) -> Vec<String> {
+    if batch.mode != Mode::Apply {
+        return Vec::new();
+    }
+    let calls = batch.tasks.iter().filter(|call| call.module == "ansible.builtin.user" && !call.check);
+    let absent = calls.filter(|call| call.args.get("state").is_some_and(|state| state.to_text() == "absent"));
+    absent
+        .filter_map(|call| call.args.get("name").or_else(|| call.args.get("user")))
+        .map(|name| name.to_text())
+        .collect()
+}
+
 /// The connection that a host's lanes share, made when the first of them needs it.
 struct Way {
     target: Arc<Target>,
@@ -342,22 +355,37 @@ impl Sessions {
         let mut hosts = self.inner.hosts();
         let entry = host_entry(&mut hosts, host, target);
         entry.lanes.retain(|lane| !lane.task.is_finished());
-        let mut order = Order::Batch(Box::new(batch), blobs);
+        // Who has a process, and be it our runner, is not removed.
+        let removed = removed_users(&batch);
+        let is_removed = |lane: &mut LaneHandle| {
+            lane.identity.as_ref().is_some_and(|identity| removed.contains(&identity.user))
+                && lane.identity.as_deref() != identity.map(Arc::as_ref)
+        };
+        let ended = entry.lanes.extract_if(.., is_removed).map(|lane| Order::Await(lane.task));
+        let mut orders: VecDeque<Order> = ended.collect();
+        orders.push_back(Order::Batch(Box::new(batch), blobs));
         let known = entry.lanes.iter().find(|lane| {
             lane.check == check
                 && Arc::ptr_eq(&lane.way, &entry.way)
                 && lane.identity.as_deref() == identity.map(Arc::as_ref)
         });
         if let Some(lane) = known {
-            match lane.orders.send(order) {
-                Ok(()) => return,
-                // It ended just now.
-                Err(mpsc::error::SendError(back)) => order = back,
+            while let Some(order) = orders.pop_front() {
+                if let Err(mpsc::error::SendError(back)) = lane.orders.send(order) {
+                    // It ended just now.
+                    orders.push_front(back);
+                    break;
+                }
+            }
+            if orders.is_empty() {
+                return;
             }
         }
-        let (orders, queue) = mpsc::unbounded_channel();
-        // The queue's other end is at hand.
-        let _ = orders.send(order);
+        let (sender, queue) = mpsc::unbounded_channel();
+        for order in orders {
+            // The queue's other end is at hand.
+            let _ = sender.send(order);
+        }
         let lane = Lane {
             inner: Arc::clone(&self.inner),
             host,
@@ -367,7 +395,7 @@ impl Sessions {
         };
         let task = runtime.spawn(lane.run(queue, entry.cut.subscribe()));
         let way = Arc::clone(&entry.way);
-        entry.lanes.push(LaneHandle { way, identity: identity.cloned(), check, orders, task });
+        entry.lanes.push(LaneHandle { way, identity: identity.cloned(), check, orders: sender, task });
     }
 
     /// Runs a command line through the host's login shell (through `/bin/sh` as somebody else), without a

@@ -166,6 +166,23 @@ pub trait Backend: Send {
     /// What the database says.
     fn insert(&mut self, into: &Insert, rows: &[Vec<Cell>]) -> Result<(), StoreError>;
 
+    /// From now on nothing waits for a disk, neither what is written nor the end: what that puts off is for
+    /// [`Backend::tend`], or for the next who opens the database.
+    ///
+    /// # Errors
+    /// What the database says.
+    fn hurry(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Does what was put off, if it has become much.
+    ///
+    /// # Errors
+    /// What the database says.
+    fn tend(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// The query that answers with a row if there is a table of the name `$1`.
     fn table_query(&self) -> &'static str;
 

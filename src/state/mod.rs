@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::{Settings, Surroundings};
@@ -323,14 +324,35 @@ pub struct TaskRef {
     pub handler: bool,
 }
 
-impl TaskRef {
+/// A task with its number, shared by all that name it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NotedTask(Arc<(TaskRef, i64)>);
+
+impl NotedTask {
     /// Its number: the same for the same task in every store.
     pub fn number(&self) -> i64 {
-        let text = format!("{}\0{}\0{}\0{}", self.file, self.line, self.title, self.action);
-        let digest = crate::system::digest::of_bytes(crate::system::Algorithm::Sha256, text.as_bytes());
-        i64::from_str_radix(&digest[..15], 16).unwrap_or(0)
+        self.0.1
     }
+}
 
+impl std::ops::Deref for NotedTask {
+    type Target = TaskRef;
+
+    fn deref(&self) -> &TaskRef {
+        &self.0.0
+    }
+}
+
+impl From<TaskRef> for NotedTask {
+    fn from(task: TaskRef) -> NotedTask {
+        let text = format!("{}\0{}\0{}\0{}", task.file, task.line, task.title, task.action);
+        let digest = crate::system::digest::of_bytes(crate::system::Algorithm::Sha256, text.as_bytes());
+        let number = i64::from_str_radix(&digest[..15], 16).unwrap_or(0);
+        NotedTask(Arc::new((task, number)))
+    }
+}
+
+impl TaskRef {
     /// `file:line`.
     pub fn place(&self) -> String {
         format!("{}:{}", self.file, self.line)
@@ -345,7 +367,7 @@ pub struct TaskOutcome {
     /// The host.
     pub host: String,
     /// The task.
-    pub task: TaskRef,
+    pub task: NotedTask,
     /// `ok`, `changed`, `skipped`, `failed`, `unreachable`.
     pub verdict: String,
     /// A failure that was ignored.
@@ -368,9 +390,9 @@ pub struct Applied {
     /// The task hides what it does: values are sealed, see [`seal`].
     pub sealed: bool,
     /// The task that owns it: the last that brought it into this state.
-    pub task: TaskRef,
+    pub task: NotedTask,
     /// Other tasks of the same run that work on it, in order.
-    pub also: Vec<TaskRef>,
+    pub also: Vec<NotedTask>,
     /// Absolute path of the playbook.
     pub playbook: String,
     /// Name of the play.
@@ -397,7 +419,7 @@ pub struct Prior {
     /// The host.
     pub host: String,
     /// The task that made the change.
-    pub task: TaskRef,
+    pub task: NotedTask,
     /// Kind of resource.
     pub kind: String,
     /// Which one.
@@ -498,7 +520,7 @@ pub struct Finding {
     /// The values are sealed.
     pub sealed: bool,
     /// The task that owns it.
-    pub task: Option<TaskRef>,
+    pub task: Option<NotedTask>,
     /// Who and when, as far as the host tells: short sentences.
     pub hints: Vec<String>,
     /// What is different, as one digest: the same for the same difference on every host.

@@ -6,8 +6,8 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ use super::commit;
 use super::resource;
 use super::store::Store;
 use super::{
-    Applied, NewRun, Owed, Prior, RunHost, RunKind, Stats, Status, StoreError, TaskOutcome, TaskRef, now,
+    Applied, NewRun, NotedTask, Owed, Prior, RunHost, RunKind, Stats, Status, StoreError, TaskOutcome,
+    TaskRef, now,
 };
 use crate::engine::options::relative;
 use crate::event::{Event, HostStats, Listener, Login, TaskInfo, Verdict};
@@ -24,6 +25,9 @@ use crate::value::Value;
 
 /// How long what happened may wait to be written.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long what is told is gathered: waking up for each word costs more than to note it.
+const GATHER: Duration = Duration::from_millis(40);
 
 /// How often it is said that the run goes on.
 const HEARTBEAT: Duration = Duration::from_secs(20);
@@ -71,7 +75,29 @@ pub struct Recorder {
 /// The other end of a [`Recorder`]: says how the run ended, and waits until all is written.
 pub struct Ending {
     to: Sender<Message>,
+    over: Arc<Over>,
     thread: Option<JoinHandle<Option<StoreError>>>,
+}
+
+/// Whether the run is over: then nothing is gathered any longer.
+#[derive(Default)]
+struct Over {
+    is_over: Mutex<bool>,
+    told: Condvar,
+}
+
+impl Over {
+    fn tell(&self) {
+        *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.told.notify_all();
+    }
+
+    /// Waits until the run is over, but no longer than this.
+    fn wait(&self, time: Duration) {
+        let is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
+        // What it says has to be looked for in any case.
+        let _ = self.told.wait_timeout_while(is_over, time, |is_over| !*is_over);
+    }
 }
 
 impl Recorder {
@@ -80,13 +106,16 @@ impl Recorder {
     /// # Errors
     /// The store can't be written to.
     pub fn start(mut store: Store, run: NewRun) -> Result<(Recorder, Ending), StoreError> {
+        store.hurry()?;
         store.begin_run(&run)?;
         let (to, from) = channel();
+        let over = Arc::new(Over::default());
+        let heard = Arc::clone(&over);
         let thread = std::thread::Builder::new()
             .name("recorder".into())
-            .spawn(move || Writer::new(store, run).work(&from))
+            .spawn(move || Writer::new(store, run).work(&from, &heard))
             .map_err(|error| StoreError::Place(format!("there is no thread for the state store: {error}")))?;
-        Ok((Recorder { to: to.clone() }, Ending { to, thread: Some(thread) }))
+        Ok((Recorder { to: to.clone() }, Ending { to, over, thread: Some(thread) }))
     }
 
     fn tell(&self, message: Message) {
@@ -99,6 +128,7 @@ impl Ending {
     /// Says how the run ended, and waits until everything is written. Returns what went wrong with the store.
     pub fn finish(mut self, status: Status) -> Option<StoreError> {
         let _ = self.to.send(Message::End(status));
+        self.over.tell();
         self.thread.take().and_then(|thread| thread.join().unwrap_or(None))
     }
 }
@@ -154,7 +184,7 @@ impl Listener for Recorder {
 /// What is remembered of a resource of this run, for when another task works on it too.
 struct Seen {
     task: Arc<TaskInfo>,
-    also: Vec<TaskRef>,
+    also: Vec<NotedTask>,
     state: Value,
     changed: bool,
 }
@@ -169,7 +199,7 @@ struct Writer {
     recap: Vec<RunHost>,
     interrupted: bool,
     /// Tasks by their number in the run; true once noted in the store.
-    tasks: HashMap<u64, TaskRef>,
+    tasks: HashMap<u64, NotedTask>,
     noted: HashSet<i64>,
     results: Vec<TaskOutcome>,
     priors: Vec<Prior>,
@@ -207,7 +237,9 @@ impl Writer {
     }
 
     /// Writes until the run is over; returns why the store could not be written to, if it could not.
-    fn work(mut self, from: &Receiver<Message>) -> Option<StoreError> {
+    fn work(mut self, from: &Receiver<Message>, over: &Over) -> Option<StoreError> {
+        // While connections are made there is time. It may fail because another reads.
+        let _ = self.store.tend();
         if let Some(playbook) = self.run.playbooks.first()
             && let Some(commit) = commit::of(Path::new(playbook))
             && let Err(error) = self.store.set_commit(&self.run.id, &commit.id, commit.dirty)
@@ -217,16 +249,25 @@ impl Writer {
         let mut beat = Instant::now();
         let mut flushed = Instant::now();
         loop {
-            let status = match from.recv_timeout(PATIENCE) {
-                Ok(Message::End(status)) => Some(status),
+            let mut status = None;
+            match from.recv_timeout(PATIENCE) {
                 Ok(message) => {
-                    self.take(message);
-                    None
+                    status = self.take(message);
+                    if status.is_none() {
+                        over.wait(GATHER);
+                    }
                 }
-                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Timeout) => {}
                 // The run ended without a word.
-                Err(RecvTimeoutError::Disconnected) => Some(Status::Error),
-            };
+                Err(RecvTimeoutError::Disconnected) => status = Some(Status::Error),
+            }
+            while status.is_none() && self.waiting() < BATCH {
+                match from.try_recv() {
+                    Ok(message) => status = self.take(message),
+                    // Seen at the next turn.
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                }
+            }
             if (flushed.elapsed() >= PATIENCE || self.waiting() >= BATCH || status.is_some())
                 && self.waiting() > 0
             {
@@ -238,6 +279,7 @@ impl Writer {
             if beat.elapsed() >= HEARTBEAT {
                 // The next one may get through.
                 let _ = self.store.heartbeat(&self.run.id);
+                let _ = self.store.tend();
                 beat = Instant::now();
             }
             if let Some(status) = status {
@@ -256,7 +298,8 @@ impl Writer {
             + self.removed.len()
     }
 
-    fn take(&mut self, message: Message) {
+    /// Notes what is told; how the run ended, if that is it.
+    fn take(&mut self, message: Message) -> Option<Status> {
         match message {
             Message::Playbook(path) => self.playbook = absolute(&path),
             Message::Play(name) => self.play = name,
@@ -292,8 +335,9 @@ impl Writer {
                     self.settle(entered);
                 }
             }
-            Message::End(_) => {}
+            Message::End(status) => return Some(status),
         }
+        None
     }
 
     /// Whether the run is no dry run.
@@ -345,7 +389,7 @@ impl Writer {
         self.seq
     }
 
-    fn task(&mut self, info: &Arc<TaskInfo>) -> TaskRef {
+    fn task(&mut self, info: &Arc<TaskInfo>) -> NotedTask {
         let directory = &self.run.directory;
         self.tasks.entry(info.id).or_insert_with(|| task_ref(info, directory)).clone()
     }
@@ -419,7 +463,7 @@ impl Writer {
         info: &Arc<TaskInfo>,
         state: Value,
         changed: bool,
-    ) -> (TaskRef, Vec<TaskRef>, Value, bool) {
+    ) -> (NotedTask, Vec<NotedTask>, Value, bool) {
         let mut hasher = DefaultHasher::new();
         (host, key).hash(&mut hasher);
         let number = hasher.finish();
@@ -442,8 +486,8 @@ impl Writer {
                 Seen { task: owner, also: earlier.also, state, changed: changed || earlier.changed }
             }
         };
-        let owner = task_ref(&seen.task, directory);
-        let out = (owner, seen.also.clone(), seen.state.clone(), seen.changed);
+        let owner = self.tasks.entry(seen.task.id).or_insert_with(|| task_ref(&seen.task, directory));
+        let out = (owner.clone(), seen.also.clone(), seen.state.clone(), seen.changed);
         self.seen.insert(number, seen);
         out
     }
@@ -455,7 +499,7 @@ impl Writer {
         let removed = std::mem::take(&mut self.removed);
         let owe = std::mem::take(&mut self.owe);
         let settle = std::mem::take(&mut self.settle);
-        let mut tasks: Vec<&TaskRef> = Vec::new();
+        let mut tasks: Vec<&NotedTask> = Vec::new();
         let used = results.iter().map(|one| &one.task).chain(priors.iter().map(|one| &one.task));
         for task in used.chain(applied.values().map(|one| &one.task)) {
             if self.noted.insert(task.number()) {
@@ -517,13 +561,13 @@ pub fn absolute(path: &str) -> String {
 }
 
 /// A task as the store names it: its file relative to the run's directory where it is below that.
-pub fn task_ref(info: &TaskInfo, directory: &str) -> TaskRef {
-    TaskRef {
+pub fn task_ref(info: &TaskInfo, directory: &str) -> NotedTask {
+    NotedTask::from(TaskRef {
         file: relative(&info.origin.file, directory),
         line: info.origin.line,
         title: info.title.clone(),
         role: info.role.clone(),
         action: info.action.clone(),
         handler: info.handler,
-    }
+    })
 }

@@ -36,6 +36,21 @@ pub fn state(kind: &str, state: &Value, hidden: bool, salt: &str) -> Value {
     }
 }
 
+/// The JSON of [`state`].
+pub fn json(kind: &str, value: &Value, hidden: bool, salt: &str) -> String {
+    let is_open = |map: &Map| map.keys().all(|key| key.as_str().is_none_or(|name| !SECRET.contains(&name)));
+    let sealed;
+    let shown = match value {
+        Value::Map(map) if !hidden && is_open(map) => value,
+        Value::Null => value,
+        _ => {
+            sealed = state(kind, value, hidden, salt);
+            &sealed
+        }
+    };
+    serde_json::to_string(shown).unwrap_or_else(|_| "null".into())
+}
+
 /// The digest that stands for a value. What is sealed already stays as it is.
 fn sealed(value: &Value, salt: &str) -> Value {
     if value.as_str().is_some_and(|text| text.starts_with(MARK)) {

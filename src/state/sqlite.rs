@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, params_from_iter};
 
@@ -16,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long is waited before a refused file is tried again.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// Bytes of a log from which on it is worth moving what it holds into the database.
+const MUCH: u64 = 1024 * 1024;
 
 /// How many statements are kept ready.
 const STATEMENTS: usize = 64;
@@ -134,6 +138,22 @@ impl Backend for Sqlite {
         let mut statement = self.connection.prepare_cached(&into.statement(1)).map_err(fail)?;
         for row in rows {
             statement.execute(params_from_iter(row)).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    fn hurry(&mut self) -> Result<(), StoreError> {
+        self.connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .and_then(|_| self.connection.pragma_update(None, "wal_autocheckpoint", 0))
+            .map_err(|error| from(&self.path, error))
+    }
+
+    fn tend(&mut self) -> Result<(), StoreError> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        if fs::metadata(log).is_ok_and(|log| log.len() >= MUCH) {
+            self.batch("pragma wal_checkpoint(passive)")?;
         }
         Ok(())
     }

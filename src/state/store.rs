@@ -8,8 +8,8 @@ use super::postgres::Postgres;
 use super::schema::MIGRATIONS;
 use super::sqlite::Sqlite;
 use super::{
-    Ack, Applied, Audit, AuditHost, Finding, Login, NewAudit, NewRun, Owed, Place, Prior, Run, RunHost,
-    RunKind, Stats, Status, StoreError, TaskOutcome, TaskRef, Verdict, now, process, seal,
+    Ack, Applied, Audit, AuditHost, Finding, Login, NewAudit, NewRun, NotedTask, Owed, Place, Prior, Run,
+    RunHost, RunKind, Stats, Status, StoreError, TaskOutcome, TaskRef, Verdict, now, process, seal,
 };
 use crate::value::{Map, Value, map_of};
 
@@ -87,6 +87,22 @@ impl Store {
     /// Where it is, for messages.
     pub fn name(&self) -> String {
         self.backend.name()
+    }
+
+    /// From now on nothing waits for a disk: see [`Backend::hurry`].
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn hurry(&mut self) -> Result<(), StoreError> {
+        self.backend.hurry()
+    }
+
+    /// Does what haste has put off.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn tend(&mut self) -> Result<(), StoreError> {
+        self.backend.tend()
     }
 
     /// The text that sealed values are salted with.
@@ -369,7 +385,10 @@ impl Store {
     ///
     /// # Errors
     /// What the database says.
-    pub fn note_tasks<'a>(&mut self, tasks: impl IntoIterator<Item = &'a TaskRef>) -> Result<(), StoreError> {
+    pub fn note_tasks<'a>(
+        &mut self,
+        tasks: impl IntoIterator<Item = &'a NotedTask>,
+    ) -> Result<(), StoreError> {
         let into = Insert {
             table: "tasks",
             columns: &["id", "file", "line", "title", "role", "action", "handler"],
@@ -463,7 +482,7 @@ impl Store {
         let rows: Vec<Vec<Cell>> = priors
             .iter()
             .map(|prior| {
-                let state = |value: &Value| json(&seal::state(&prior.kind, value, prior.sealed, &self.salt));
+                let state = |value: &Value| seal::json(&prior.kind, value, prior.sealed, &self.salt);
                 vec![
                     (&prior.run).into(),
                     prior.seq.into(),
@@ -547,7 +566,8 @@ impl Store {
                        changed_run = coalesce(excluded.changed_run, applied.changed_run), \
                        origin = excluded.origin",
         };
-        let mut also_of: HashMap<Vec<TaskRef>, Option<String>> = HashMap::new();
+        let mut also_of: HashMap<Vec<NotedTask>, Option<String>> = HashMap::new();
+        let mut logins: HashMap<&Login, String> = HashMap::new();
         let rows: Vec<Vec<Cell>> = applied
             .into_iter()
             .map(|one| {
@@ -560,13 +580,13 @@ impl Store {
                     (&one.host).into(),
                     (&one.kind).into(),
                     (&one.id).into(),
-                    json(&seal::state(&one.kind, &one.state, one.sealed, &self.salt)).into(),
+                    seal::json(&one.kind, &one.state, one.sealed, &self.salt).into(),
                     one.sealed.into(),
                     one.task.number().into(),
                     also.into(),
                     (&one.playbook).into(),
                     (&one.play).into(),
-                    login_json(&one.login).into(),
+                    (&*logins.entry(&one.login).or_insert_with(|| login_json(&one.login))).into(),
                     (&one.run).into(),
                     one.recorded.into(),
                     one.changed_run.as_deref().into(),
@@ -845,7 +865,7 @@ impl Store {
 
     fn finding_row(&self, audit: &str, one: &Finding) -> Vec<Cell> {
         let state = |value: &Option<Value>| {
-            value.as_ref().map(|value| json(&seal::state(&one.kind, value, one.sealed, &self.salt)))
+            value.as_ref().map(|value| seal::json(&one.kind, value, one.sealed, &self.salt))
         };
         vec![
             audit.into(),
@@ -857,7 +877,7 @@ impl Store {
             state(&one.actual).into(),
             state(&one.desired).into(),
             one.sealed.into(),
-            one.task.as_ref().map(TaskRef::number).into(),
+            one.task.as_ref().map(NotedTask::number).into(),
             json(&one.hints).into(),
             (&one.fingerprint).into(),
             one.acked.as_deref().into(),
@@ -1125,15 +1145,15 @@ fn applied_of(row: &[Cell]) -> Applied {
     }
 }
 
-fn task_of(row: &[Cell]) -> TaskRef {
-    TaskRef {
+fn task_of(row: &[Cell]) -> NotedTask {
+    NotedTask::from(TaskRef {
         file: row[0].text().to_string(),
         line: u32::try_from(row[1].int()).unwrap_or_default(),
         title: row[2].text().to_string(),
         role: row[3].maybe(),
         action: row[4].text().to_string(),
         handler: row[5].int() != 0,
-    }
+    })
 }
 
 fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {
@@ -1167,7 +1187,7 @@ fn login_of(text: &str) -> Login {
     }
 }
 
-fn also_json(tasks: &[TaskRef]) -> String {
+fn also_json(tasks: &[NotedTask]) -> String {
     let list = tasks.iter().map(|task| {
         let mut map: Map = map_of([
             ("file", task.file.as_str()),
@@ -1182,18 +1202,18 @@ fn also_json(tasks: &[TaskRef]) -> String {
     json(&Value::list(list.collect()))
 }
 
-fn also_of(text: &str) -> Vec<TaskRef> {
+fn also_of(text: &str) -> Vec<NotedTask> {
     let value: Value = serde_json::from_str(text).unwrap_or_default();
     let tasks = value.as_list().unwrap_or_default().iter().map(|task| {
         let get = |key: &str| task.get(key).and_then(Value::as_str).map(str::to_string);
-        TaskRef {
+        NotedTask::from(TaskRef {
             file: get("file").unwrap_or_default(),
             line: task.get("line").and_then(Value::as_int).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
             title: get("title").unwrap_or_default(),
             role: get("role"),
             action: get("action").unwrap_or_default(),
             handler: task.get("handler").is_some_and(Value::truthy),
-        }
+        })
     });
     tasks.collect()
 }

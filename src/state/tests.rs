@@ -138,15 +138,15 @@ fn new_run(id: &str) -> NewRun {
     }
 }
 
-fn task(line: u32) -> TaskRef {
-    TaskRef {
+fn task(line: u32) -> NotedTask {
+    NotedTask::from(TaskRef {
         file: "site.yml".into(),
         line,
         title: "web : config".into(),
         role: Some("web".into()),
         action: "ansible.builtin.copy".into(),
         handler: false,
-    }
+    })
 }
 
 fn applied(host: &str, id: &str) -> Applied {
@@ -537,6 +537,28 @@ mod recording {
         });
         drop(recorder);
         assert!(ending.finish(Status::Ok).is_none());
+    }
+
+    #[test]
+    fn what_a_run_left_in_the_log_is_moved_into_the_file_by_the_next_and_by_who_reads() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state.db");
+        let log = dir.path().join("state.db-wal");
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
+        let state = Value::map(map_of([("mode", "0600")]));
+        let (mut first, mut last) = (0, 0);
+        for run in 0..5 {
+            let at = |number: usize| format!("/etc/{run}/{}/{number}", "x".repeat(400));
+            let events: Vec<_> =
+                (0..2000).map(|number| recorded(1, &at(number), &state, false, false)).collect();
+            record(&path, new_run(&format!("7.{run}")), &events);
+            last = size(&log);
+            first = if run == 0 { last } else { first };
+        }
+        assert!(first > 1_000_000, "the log holds {first} bytes");
+        assert!(last < 3 * first, "the log grew from {first} to {last} bytes");
+        assert_eq!(open(&path).applied_hosts().expect("read"), [("web1".to_string(), 10_000)]);
+        assert_eq!(size(&log), 0);
     }
 
     #[test]

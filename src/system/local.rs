@@ -602,8 +602,8 @@ impl System for Local {
             LinkKind::Hard => rustix::fs::linkat(rustix::fs::CWD, target, &directory, to, AtFlags::empty()),
         });
         let outcome = outcome.map_err(|error| match kind {
-            LinkKind::Hard if !target.exists() => io_error("link", target)(error.into()),
-            _ => fail(error),
+            LinkKind::Hard => io_error("link", target)(error.into()),
+            LinkKind::Symbolic => fail(error),
         });
         outcome?;
         self.relabel(path, &Attributes::default(), false);

@@ -24,7 +24,7 @@ use crate::event::{Event, Listener};
 use crate::playbook::loader::LoadContext;
 use crate::playbook::{Playbook, Task};
 use crate::state::recorder::absolute;
-use crate::state::{Ack, Applied, Finding, Login, NewAudit, Status, Store, TaskRef, Verdict, now};
+use crate::state::{Ack, Applied, Finding, Login, NewAudit, NotedTask, Status, Store, TaskRef, Verdict, now};
 use crate::value::{Map, Value, map_of};
 
 /// Compare what was applied with what the hosts have; with playbooks, also with what they want. Changes nothing
@@ -598,7 +598,7 @@ fn owners(reach: &Reach, console: &mut Console) -> Result<Vec<PathBuf>, Failure>
 
 /// The handler that alone has worked on a resource: nothing notifies it where only that has moved, so that it
 /// is run by itself.
-fn owning_handler(one: &Judgement) -> Option<&TaskRef> {
+fn owning_handler(one: &Judgement) -> Option<&NotedTask> {
     let owner =
         one.want.as_ref().map(|want| &want.task).or(one.applied.as_ref().map(|applied| &applied.task));
     owner.filter(|task| task.handler)

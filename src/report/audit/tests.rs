@@ -21,12 +21,15 @@ fn finding(host: &str, kind: &str, id: &str, verdict: Verdict) -> Finding {
         actual: map(&[("mode", "0600"), ("sha256", &"a".repeat(64))]),
         desired: None,
         sealed: false,
-        task: Some(TaskRef {
-            file: "roles/web/tasks/main.yml".into(),
-            line: 12,
-            title: "web : Page".into(),
-            ..TaskRef::default()
-        }),
+        task: Some(
+            TaskRef {
+                file: "roles/web/tasks/main.yml".into(),
+                line: 12,
+                title: "web : Page".into(),
+                ..TaskRef::default()
+            }
+            .into(),
+        ),
         hints: vec!["changed at 2026-11-21T12:00:00Z".into()],
         fingerprint: format!("{host}{id}"),
         acked: None,
