@@ -296,7 +296,9 @@ impl Build<'_> {
             (message, format!("searched: {}", dir.join(from).display()))
         };
         let error = Diagnostic::error(message).at(Some(Arc::clone(&role_use.origin))).hint(hint);
-        self.tell(error, scope);
+        // The place itself is no part of the chain that led to it.
+        let outer = Scope { included_from: scope.included_from[1..].to_vec(), ..scope.clone() };
+        self.tell(error, &outer);
     }
 
     /// `defaults` or `vars`: a file, or a directory of files that are merged in order of their names.
