@@ -24,6 +24,38 @@ pub struct Layout {
     pub explicit_start: bool,
     /// Whether the text ends with `...`.
     pub explicit_end: bool,
+    /// How every scalar is written, where it can be.
+    pub style: Option<Style>,
+    /// All in brackets and quotes, everything with its tag.
+    pub canonical: bool,
+}
+
+/// How a scalar is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Without quotes.
+    Plain,
+    /// Between single quotes.
+    Single,
+    /// Between double quotes.
+    Double,
+    /// Line by line, behind a `|`.
+    Literal,
+    /// In lines that are joined again when it is read, behind a `>`.
+    Folded,
+}
+
+impl Style {
+    /// The style that a sign stands for: that which such a scalar begins with.
+    pub fn of_sign(sign: &str) -> Option<Style> {
+        match sign {
+            "'" => Some(Style::Single),
+            "\"" => Some(Style::Double),
+            "|" => Some(Style::Literal),
+            ">" => Some(Style::Folded),
+            _ => None,
+        }
+    }
 }
 
 /// PyYAML's defaults, with Unicode as it is.
@@ -37,6 +69,8 @@ impl Default for Layout {
             allow_unicode: true,
             explicit_start: false,
             explicit_end: false,
+            style: None,
+            canonical: false,
         }
     }
 }
@@ -69,8 +103,11 @@ pub fn dump(value: &Value, layout: &Layout) -> String {
         open_ended: false,
     };
     let root = Node::new(value, layout);
-    if layout.explicit_start {
+    if layout.explicit_start || layout.canonical {
         emitter.indicator("---", true, false, false);
+    }
+    if layout.canonical {
+        emitter.write_indent();
     }
     emitter.node(&root, Context::Root);
     emitter.write_indent();
@@ -83,40 +120,39 @@ pub fn dump(value: &Value, layout: &Layout) -> String {
 
 /// A value with what the layout depends on.
 enum Node {
-    Scalar { text: String, plain: bool, tag: &'static str, style: Style },
+    Scalar(Scalar),
     List { items: Vec<Node>, flow: bool },
     Map { entries: Vec<(Node, Node)>, flow: bool },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Style {
-    Any,
-    /// A vaulted string, with its tag.
-    Vault,
+struct Scalar {
+    text: String,
+    tag: &'static str,
+    /// It is read again as what it is: without quotes, with quotes.
+    implicit: (bool, bool),
+    style: Option<Style>,
 }
 
 impl Node {
     fn new(value: &Value, layout: &Layout) -> Node {
-        let typed =
-            |text: &str, tag| Node::Scalar { text: text.to_owned(), plain: true, tag, style: Style::Any };
+        let scalar =
+            |text: String, tag, implicit| Node::Scalar(Scalar { text, tag, implicit, style: layout.style });
+        let typed = |text: &str, tag| scalar(text.to_owned(), tag, (true, false));
         match value {
             Value::Null | Value::Omit | Value::Pending => typed("null", "!!null"),
             Value::Bool(true) => typed("true", "!!bool"),
             Value::Bool(false) => typed("false", "!!bool"),
             Value::Int(int) => typed(&int.to_string(), "!!int"),
             Value::Float(float) => typed(&float_text(*float), "!!float"),
-            Value::Str(text) => Node::Scalar {
-                text: text.text.to_string(),
-                plain: scalar::resolve(&text.text) == Plain::Text,
-                tag: "!!str",
-                style: Style::Any,
-            },
-            Value::Vault(vault) => Node::Scalar {
+            Value::Str(text) => {
+                scalar(text.text.to_string(), "!!str", (scalar::resolve(&text.text) == Plain::Text, true))
+            }
+            Value::Vault(vault) => Node::Scalar(Scalar {
                 text: vault.envelope.to_string(),
-                plain: false,
                 tag: "!vault",
-                style: Style::Vault,
-            },
+                implicit: (false, false),
+                style: Some(Style::Literal),
+            }),
             Value::List(items) => {
                 let items: Vec<Node> = items.iter().map(|item| Node::new(item, layout)).collect();
                 let flow = layout.flow.unwrap_or_else(|| items.iter().all(Node::is_unstyled));
@@ -146,12 +182,12 @@ impl Node {
     }
 
     fn is_unstyled(&self) -> bool {
-        matches!(self, Node::Scalar { style: Style::Any, .. })
+        matches!(self, Node::Scalar(Scalar { style: None, .. }))
     }
 
     fn is_empty(&self) -> bool {
         match self {
-            Node::Scalar { .. } => false,
+            Node::Scalar(_) => false,
             Node::List { items, .. } => items.is_empty(),
             Node::Map { entries, .. } => entries.is_empty(),
         }
@@ -346,20 +382,26 @@ impl Emitter<'_> {
 
     fn node(&mut self, node: &Node, context: Context) {
         match node {
-            Node::Scalar { text, plain, tag, style } => {
+            Node::Scalar(scalar) => {
                 let before = self.go_in(true, false);
-                self.scalar(text, *plain, tag, *style, context);
+                self.scalar(scalar, context);
                 self.indent = before;
             }
             Node::List { items, flow } => {
-                if self.flow_level > 0 || *flow || items.is_empty() {
+                if self.layout.canonical {
+                    self.indicator("!!seq", true, false, false);
+                }
+                if self.flow_level > 0 || self.layout.canonical || *flow || items.is_empty() {
                     self.flow_list(items);
                 } else {
                     self.block_list(items, context);
                 }
             }
             Node::Map { entries, flow } => {
-                if self.flow_level > 0 || *flow || entries.is_empty() {
+                if self.layout.canonical {
+                    self.indicator("!!map", true, false, false);
+                }
+                if self.flow_level > 0 || self.layout.canonical || *flow || entries.is_empty() {
                     self.flow_map(entries);
                 } else {
                     self.block_map(entries);
@@ -376,14 +418,28 @@ impl Emitter<'_> {
             if index > 0 {
                 self.indicator(",", false, false, false);
             }
-            if self.column > self.width {
-                self.write_indent();
-            }
+            self.break_line();
             self.node(item, Context::Sequence);
         }
         self.indent = before;
         self.flow_level -= 1;
+        self.last_break(items.is_empty());
         self.indicator("]", false, false, false);
+    }
+
+    /// A new line in brackets, where one is due.
+    fn break_line(&mut self) {
+        if self.layout.canonical || self.column > self.width {
+            self.write_indent();
+        }
+    }
+
+    /// What is before the closing bracket.
+    fn last_break(&mut self, is_empty: bool) {
+        if self.layout.canonical && !is_empty {
+            self.indicator(",", false, false, false);
+            self.write_indent();
+        }
     }
 
     fn flow_map(&mut self, entries: &[(Node, Node)]) {
@@ -394,24 +450,21 @@ impl Emitter<'_> {
             if index > 0 {
                 self.indicator(",", false, false, false);
             }
-            if self.column > self.width {
-                self.write_indent();
-            }
-            if self.is_simple_key(key) {
+            self.break_line();
+            if !self.layout.canonical && self.is_simple_key(key) {
                 self.node(key, Context::SimpleKey);
                 self.indicator(":", false, false, false);
             } else {
                 self.indicator("?", true, false, false);
                 self.node(key, Context::Mapping);
-                if self.column > self.width {
-                    self.write_indent();
-                }
+                self.break_line();
                 self.indicator(":", true, false, false);
             }
             self.node(value, Context::Mapping);
         }
         self.indent = before;
         self.flow_level -= 1;
+        self.last_break(entries.is_empty());
         self.indicator("}", false, false, false);
     }
 
@@ -446,30 +499,46 @@ impl Emitter<'_> {
 
     fn is_simple_key(&self, key: &Node) -> bool {
         match key {
-            Node::Scalar { text, tag, .. } => {
+            Node::Scalar(Scalar { text, tag, .. }) => {
                 text.chars().count() + tag.len() < 128 && !text.is_empty() && !text.chars().any(is_break)
             }
             other => other.is_empty(),
         }
     }
 
-    fn scalar(&mut self, text: &str, plain: bool, tag: &str, style: Style, context: Context) {
-        let characters: Vec<char> = text.chars().collect();
-        let analysis = analyze(&characters, self.layout.allow_unicode);
+    fn scalar(&mut self, scalar: &Scalar, context: Context) {
+        let text: Vec<char> = scalar.text.chars().collect();
+        let analysis = analyze(&text, self.layout.allow_unicode);
         let key = context == Context::SimpleKey;
-        if style == Style::Vault {
-            self.indicator(tag, true, false, false);
-            if self.flow_level == 0 && !key && analysis.block {
-                return self.literal(&characters);
-            }
+        let style = self.choose(scalar, &analysis, key);
+        let implicit = if style == Style::Plain { scalar.implicit.0 } else { scalar.implicit.1 };
+        if self.layout.canonical || !implicit {
+            self.indicator(scalar.tag, true, false, false);
         }
-        let allowed = if self.flow_level > 0 { analysis.flow_plain } else { analysis.block_plain };
-        if plain && allowed && !(key && (text.is_empty() || analysis.multiline)) {
-            self.plain(&characters, !key, context);
-        } else if analysis.single_quoted && !(key && analysis.multiline) {
-            self.single_quoted(&characters, !key);
-        } else {
-            self.double_quoted(&characters, !key);
+        match style {
+            Style::Plain => self.plain(&text, !key, context),
+            Style::Single => self.single_quoted(&text, !key),
+            Style::Double => self.double_quoted(&text, !key),
+            Style::Literal => self.literal(&text),
+            Style::Folded => self.folded(&text),
+        }
+    }
+
+    /// The style that is asked for, or what comes nearest to it here.
+    fn choose(&self, scalar: &Scalar, analysis: &Analysis, key: bool) -> Style {
+        let plain = if self.flow_level > 0 { analysis.flow_plain } else { analysis.block_plain };
+        let bare_key = key && (scalar.text.is_empty() || analysis.multiline);
+        let single = analysis.single_quoted && !(key && analysis.multiline);
+        match scalar.style {
+            _ if self.layout.canonical => Style::Double,
+            None if scalar.implicit.0 && plain && !bare_key => Style::Plain,
+            None | Some(Style::Single) if single => Style::Single,
+            Some(style @ (Style::Literal | Style::Folded))
+                if self.flow_level == 0 && !key && analysis.block =>
+            {
+                style
+            }
+            _ => Style::Double,
         }
     }
 
@@ -581,8 +650,9 @@ impl Emitter<'_> {
         printable && !matches!(c, '"' | '\\' | '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}')
     }
 
-    fn literal(&mut self, text: &[char]) {
-        let mut hints = String::from("|");
+    /// Opens a block: its sign, and what its ends and its first line need to be said.
+    fn open_block(&mut self, sign: char, text: &[char]) {
+        let mut hints = String::from(sign);
         if text.first().is_some_and(|c| *c == ' ' || is_break(*c)) {
             hints.push_str(&self.step.to_string());
         }
@@ -596,13 +666,61 @@ impl Emitter<'_> {
         self.indicator(&hints, true, false, false);
         self.open_ended = keep;
         self.line_break('\n');
-        let body = if ends_in_break { &text[..text.len() - 1] } else { text };
+    }
+
+    fn literal(&mut self, text: &[char]) {
+        self.open_block('|', text);
+        let body = if text.last().is_some_and(|c| is_break(*c)) { &text[..text.len() - 1] } else { text };
         for line in body.split(|c| is_break(*c)) {
             if !line.is_empty() {
                 self.write_indent();
                 self.write_chars(line);
             }
             self.line_break('\n');
+        }
+    }
+
+    /// A line break between two words is read as a space, so that one of the text takes two.
+    fn folded(&mut self, text: &[char]) {
+        self.open_block('>', text);
+        let kind = |c: char| match c {
+            ' ' => 0,
+            c if is_break(c) => 1,
+            _ => 2,
+        };
+        // What is indented more keeps its breaks as they are.
+        let mut indented = true;
+        let mut start = 0;
+        if text.first().is_some_and(|c| !is_break(*c)) {
+            indented = text[0] == ' ';
+            self.write_indent();
+        }
+        while start < text.len() {
+            let this = kind(text[start]);
+            let end = (start..text.len()).find(|at| kind(text[*at]) != this).unwrap_or(text.len());
+            let next = text.get(end).copied();
+            match this {
+                0 if start + 1 == end && self.column > self.width && next.is_some() => self.write_indent(),
+                1 => {
+                    if !indented && next.is_some_and(|c| c != ' ') && text[start] == '\n' {
+                        self.line_break('\n');
+                    }
+                    indented = next == Some(' ');
+                    for c in &text[start..end] {
+                        self.line_break(*c);
+                    }
+                    if next.is_some() {
+                        self.write_indent();
+                    }
+                }
+                _ => {
+                    self.write_chars(&text[start..end]);
+                    if next.is_none() {
+                        self.line_break('\n');
+                    }
+                }
+            }
+            start = end;
         }
     }
 }
@@ -653,6 +771,10 @@ mod tests {
                     "sort_keys" => layout.sort_keys = option.truthy(),
                     "explicit_start" => layout.explicit_start = option.truthy(),
                     "explicit_end" => layout.explicit_end = option.truthy(),
+                    "canonical" => layout.canonical = option.truthy(),
+                    "default_style" => {
+                        layout.style = Some(Style::of_sign(option.as_str().expect("a sign")).expect("known"));
+                    }
                     other => panic!("unknown option {other}"),
                 }
             }

@@ -3,7 +3,7 @@
 use minijinja::value::Value as V;
 
 use crate::source;
-use crate::source::emit::Layout;
+use crate::source::emit::{Layout, Style};
 use crate::template::error::TemplateError;
 use crate::template::object::{Py, R, lift, list, lower, none, py};
 use crate::template::ops;
@@ -43,7 +43,9 @@ fn to_yaml(call: &mut Call, mut layout: Layout) -> R {
             "default_flow_style" => {
                 layout.flow = if value.is_none() { None } else { Some(ops::truth(value)?) };
             }
+            "canonical" => layout.canonical = ops::truth(value)?,
             "default_style" if value.is_none() => {}
+            "default_style" => layout.style = value.as_str().and_then(Style::of_sign),
             "encoding" | "line_break" | "version" | "tags" | "vault_to_text" | "dump_vault_tags" => {}
             other => {
                 return Err(TemplateError::runtime(format!(
