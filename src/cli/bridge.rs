@@ -69,7 +69,7 @@ pub(super) fn fix(prepared: Prepared, target: String, console: &mut Console) -> 
     let recording = state::record(&mut engine, kind, Some(target), console);
     let outcome = engine.run(&loaded);
     if let Some(recording) = recording {
-        state::finish(recording, &outcome, console);
+        state::finish(recording, &mut engine, &outcome, console);
     }
     end(outcome, false, check)
 }
@@ -111,7 +111,7 @@ fn recorded(
     let recording = state::record(engine, kind, None, console);
     let outcome = act(engine);
     if let Some(recording) = recording {
-        state::finish(recording, &outcome, console);
+        state::finish(recording, engine, &outcome, console);
     }
     end(outcome, detailed, check)
 }
@@ -183,7 +183,7 @@ pub(super) fn rollback(
     let recording = state::record(&mut engine, kind, Some(undo.run.clone()), console);
     let outcome = engine.run(&[playbook]);
     if let Some(recording) = recording {
-        state::finish(recording, &outcome, console);
+        state::finish(recording, &mut engine, &outcome, console);
     }
     end(outcome, detailed, check)
 }

@@ -101,9 +101,12 @@ pub(super) fn prune(store: &mut Store, days: u64) -> Result<(), StoreError> {
     store.set_meta("pruned", &now.to_string())
 }
 
-/// Says how the run ended, and what went wrong with the store.
-pub(super) fn finish(ending: Ending, outcome: &Result<RunEnd, Stop>, console: &Console) {
-    if let Some(error) = ending.finish(status(outcome)) {
+/// Says how the run ended, and what went wrong with the store. Connections are closed while the rest is
+/// written.
+pub(super) fn finish(ending: Ending, engine: &mut Engine, outcome: &Result<RunEnd, Stop>, console: &Console) {
+    ending.tell(status(outcome));
+    engine.hang_up();
+    if let Some(error) = ending.finish() {
         console.warn(&format!("this run is not recorded completely: {error}"));
     }
 }

@@ -629,6 +629,11 @@ impl Engine {
         }
     }
 
+    /// Closes all connections; nothing more is run.
+    pub fn hang_up(&mut self) {
+        self.sessions.shutdown();
+    }
+
     /// The hosts that failed or could not be reached, in order.
     pub fn lost_hosts(&self) -> Vec<Arc<str>> {
         let mut hosts: Vec<Arc<str>> = self.failed.union(&self.unreachable).cloned().collect();

@@ -456,11 +456,7 @@ impl Sessions {
     }
 
     /// Says goodbye to all hosts and ends. Hosts that do not answer in time are cut off.
-    pub fn shutdown(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
+    pub fn shutdown(&mut self) {
         let Some(runtime) = self.runtime.take() else { return };
         let hosts = std::mem::take(&mut *self.inner.hosts());
         runtime.block_on(async {
@@ -488,7 +484,7 @@ impl Sessions {
 
 impl Drop for Sessions {
     fn drop(&mut self) {
-        self.end();
+        self.shutdown();
     }
 }
 

@@ -125,10 +125,15 @@ impl Recorder {
 }
 
 impl Ending {
-    /// Says how the run ended, and waits until everything is written. Returns what went wrong with the store.
-    pub fn finish(mut self, status: Status) -> Option<StoreError> {
+    /// Says how the run ended; what is left is written from now on.
+    pub fn tell(&self, status: Status) {
         let _ = self.to.send(Message::End(status));
         self.over.tell();
+    }
+
+    /// Waits until everything is written, once it is told how the run ended. Returns what went wrong with the
+    /// store.
+    pub fn finish(mut self) -> Option<StoreError> {
         self.thread.take().and_then(|thread| thread.join().unwrap_or(None))
     }
 }

@@ -536,7 +536,8 @@ mod recording {
             stats: vec![("web1".into(), HostStats { ok: 3, ..HostStats::default() })],
         });
         drop(recorder);
-        assert!(ending.finish(Status::Ok).is_none());
+        ending.tell(Status::Ok);
+        assert!(ending.finish().is_none());
     }
 
     #[test]
