@@ -93,6 +93,8 @@ class Hosts:
             os.makedirs(f"{top}/{part}")
         upper = f"{top}/upper"
         shutil.copy(f"{self.place}/key.pub", f"{upper}/root/.ssh/authorized_keys")
+        for file in (".bashrc", ".bash_profile", ".bash_login", ".profile"):
+            open(f"{upper}/root/{file}", "w").close()  # what this machine's root has its shell do is not measured
         for path in (f"{upper}/root", f"{upper}/root/.ssh"):
             os.chmod(path, 0o700)
         sftp = "Subsystem sftp internal-sftp"
