@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use rayon::prelude::*;
+
 use super::gather::{Gathered, Key, Look, Want};
 use super::verdict::{Desired, differences, same, verdict};
 use crate::state::{Ack, Applied, AuditHost, Finding, Owed, Verdict, now, seal};
@@ -82,10 +84,19 @@ pub fn judge(context: &Context<'_>, gathered: &Gathered) -> Judged {
         .iter()
         .map(|ack| ((ack.host.as_str(), ack.kind.as_str(), ack.id.as_str()), ack))
         .collect();
+    let each = context.hosts.par_iter().map(|host| {
+        let mut part = Judged::default();
+        let resources = by_host.get(host.as_str()).map(Vec::as_slice).unwrap_or_default();
+        part.host(context, gathered, host, resources, &acks);
+        part
+    });
     let mut judged = Judged::default();
-    for host in context.hosts {
-        let resources = by_host.remove(host.as_str()).unwrap_or_default();
-        judged.host(context, gathered, host, &resources, &acks);
+    for part in each.collect::<Vec<Judged>>() {
+        judged.hosts.extend(part.hosts);
+        judged.findings.extend(part.findings);
+        for (kind, count) in part.not_told {
+            *judged.not_told.entry(kind).or_default() += count;
+        }
     }
     judged
 }

@@ -164,7 +164,7 @@ pub trait Backend: Send {
     ///
     /// # Errors
     /// What the database says.
-    fn insert(&mut self, into: &Insert, rows: &[Vec<Cell>]) -> Result<(), StoreError>;
+    fn insert(&mut self, into: &Insert, rows: &mut dyn Iterator<Item = Vec<Cell>>) -> Result<(), StoreError>;
 
     /// From now on nothing waits for a disk, neither what is written nor the end: what that puts off is for
     /// [`Backend::tend`], or for the next who opens the database.

@@ -246,12 +246,13 @@ impl Backend for Postgres {
         Ok(())
     }
 
-    fn insert(&mut self, into: &Insert, rows: &[Vec<Cell>]) -> Result<(), StoreError> {
+    fn insert(&mut self, into: &Insert, rows: &mut dyn Iterator<Item = Vec<Cell>>) -> Result<(), StoreError> {
+        let rows: Vec<Vec<Cell>> = rows.collect();
         // One statement can't put in the same row twice; a second one finds the first there.
         let key = key_of(into);
         let mut seen: HashSet<Vec<&Cell>> = HashSet::new();
         let mut different: Vec<&Vec<Cell>> = Vec::new();
-        for row in rows {
+        for row in &rows {
             let named: Vec<&Cell> = key.iter().map(|column| &row[*column]).collect();
             if !key.is_empty() && seen.contains(&named) {
                 self.insert_different(into, &different)?;

@@ -208,7 +208,8 @@ struct Writer {
     noted: HashSet<i64>,
     results: Vec<TaskOutcome>,
     priors: Vec<Prior>,
-    applied: HashMap<(Arc<str>, String, String), Applied>,
+    /// By the number of the resource, as in `seen`.
+    applied: HashMap<u64, Applied>,
     /// Directories and files that were removed, with what was below them.
     removed: Vec<(Arc<str>, String)>,
     seen: HashMap<u64, Seen>,
@@ -273,9 +274,9 @@ impl Writer {
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                 }
             }
-            if (flushed.elapsed() >= PATIENCE || self.waiting() >= BATCH || status.is_some())
-                && self.waiting() > 0
-            {
+            // What handlers are owed must outlive whatever ends this process.
+            let urgent = !self.owe.is_empty() || !self.settle.is_empty() || status.is_some();
+            if (urgent || flushed.elapsed() >= PATIENCE || self.waiting() >= BATCH) && self.waiting() > 0 {
                 if let Err(error) = self.flush() {
                     return Some(error);
                 }
@@ -436,9 +437,10 @@ impl Writer {
             let key = (kind.to_string(), one.id.clone());
             let sealed = hidden || sensitive.contains(&key);
             let was_changed = changed.contains(&key);
-            let (owner, also, state, was_changed) = self.merge(&host, &key, &info, state, was_changed);
+            let number = number_of(&host, &key);
+            let (owner, also, state, was_changed) = self.merge(number, &key.0, &info, state, was_changed);
             self.applied.insert(
-                (host.clone(), key.0.clone(), key.1.clone()),
+                number,
                 Applied {
                     host: host.to_string(),
                     kind: key.0,
@@ -463,15 +465,12 @@ impl Writer {
     /// one does not, and who they are.
     fn merge(
         &mut self,
-        host: &str,
-        key: &(String, String),
+        number: u64,
+        kind: &str,
         info: &Arc<TaskInfo>,
         state: Value,
         changed: bool,
     ) -> (NotedTask, Vec<NotedTask>, Value, bool) {
-        let mut hasher = DefaultHasher::new();
-        (host, key).hash(&mut hasher);
-        let number = hasher.finish();
         let directory = &self.run.directory;
         let seen = match self.seen.remove(&number) {
             None => Seen { task: info.clone(), also: Vec::new(), state, changed },
@@ -487,7 +486,7 @@ impl Writer {
                     earlier.also.retain(|task| *task != other);
                     earlier.also.push(other);
                 }
-                let state = resource::merge(&key.0, &earlier.state, state);
+                let state = resource::merge(kind, &earlier.state, state);
                 Seen { task: owner, also: earlier.also, state, changed: changed || earlier.changed }
             }
         };
@@ -526,6 +525,13 @@ impl Writer {
             store.owe(&owe)
         })
     }
+}
+
+/// What stands for a resource of a host within a run.
+fn number_of(host: &str, key: &(String, String)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (host, key).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn same_debt(one: &Owed, other: &Owed) -> bool {

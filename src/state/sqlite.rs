@@ -123,8 +123,9 @@ impl Backend for Sqlite {
         let mut statement = self.connection.prepare_cached(sql).map_err(fail)?;
         let width = statement.column_count();
         let mut rows = statement.query(params_from_iter(cells)).map_err(fail)?;
+        let mut out = Vec::with_capacity(width);
         while let Some(found) = rows.next().map_err(fail)? {
-            let mut out = Vec::with_capacity(width);
+            out.clear();
             for column in 0..width {
                 out.push(cell(found.get_ref(column).map_err(fail)?));
             }
@@ -133,7 +134,7 @@ impl Backend for Sqlite {
         Ok(())
     }
 
-    fn insert(&mut self, into: &Insert, rows: &[Vec<Cell>]) -> Result<(), StoreError> {
+    fn insert(&mut self, into: &Insert, rows: &mut dyn Iterator<Item = Vec<Cell>>) -> Result<(), StoreError> {
         let fail = |error| from(&self.path, error);
         let mut statement = self.connection.prepare_cached(&into.statement(1)).map_err(fail)?;
         for row in rows {

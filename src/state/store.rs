@@ -1,6 +1,7 @@
 //! The store's operations, written once for every kind of database.
 
 use std::collections::HashMap;
+use std::iter::once;
 use std::path::{Path, PathBuf};
 
 use super::backend::{Backend, Cell, Insert};
@@ -159,7 +160,7 @@ impl Store {
             columns: &["name", "value"],
             conflict: "on conflict (name) do update set value = excluded.value",
         };
-        self.backend.insert(&into, &[vec![name.into(), value.into()]])
+        self.backend.insert(&into, &mut once(vec![name.into(), value.into()]))
     }
 
     /// Does several things as one: all of them, or none.
@@ -255,7 +256,7 @@ impl Store {
             run.dirty.into(),
             run.target.as_deref().into(),
         ];
-        self.backend.insert(&into, &[row])
+        self.backend.insert(&into, &mut once(row))
     }
 
     /// Says that a run (or an audit) goes on.
@@ -303,7 +304,7 @@ impl Store {
             })
             .collect();
         self.within(|store| {
-            store.backend.insert(&into, &rows)?;
+            store.backend.insert(&into, &mut rows.into_iter())?;
             let cells = [status.name().into(), now().into(), id.into()];
             store.backend.execute("update runs set status = $1, ended = $2 where id = $3", &cells)?;
             Ok(())
@@ -394,21 +395,18 @@ impl Store {
             columns: &["id", "file", "line", "title", "role", "action", "handler"],
             conflict: "on conflict (id) do nothing",
         };
-        let rows: Vec<Vec<Cell>> = tasks
-            .into_iter()
-            .map(|task| {
-                vec![
-                    task.number().into(),
-                    (&task.file).into(),
-                    task.line.into(),
-                    (&task.title).into(),
-                    task.role.as_deref().into(),
-                    (&task.action).into(),
-                    task.handler.into(),
-                ]
-            })
-            .collect();
-        self.backend.insert(&into, &rows)
+        let mut rows = tasks.into_iter().map(|task| {
+            vec![
+                task.number().into(),
+                (&task.file).into(),
+                task.line.into(),
+                (&task.title).into(),
+                task.role.as_deref().into(),
+                (&task.action).into(),
+                task.handler.into(),
+            ]
+        });
+        self.backend.insert(&into, &mut rows)
     }
 
     /// Notes results of tasks. Their tasks must have been noted.
@@ -421,21 +419,18 @@ impl Store {
             columns: &["run", "seq", "host", "task", "verdict", "ignored", "millis"],
             conflict: "on conflict (run, seq) do nothing",
         };
-        let rows: Vec<Vec<Cell>> = results
-            .iter()
-            .map(|result| {
-                vec![
-                    run.into(),
-                    result.seq.into(),
-                    (&result.host).into(),
-                    result.task.number().into(),
-                    (&result.verdict).into(),
-                    result.ignored.into(),
-                    result.millis.into(),
-                ]
-            })
-            .collect();
-        self.backend.insert(&into, &rows)
+        let mut rows = results.iter().map(|result| {
+            vec![
+                run.into(),
+                result.seq.into(),
+                (&result.host).into(),
+                result.task.number().into(),
+                (&result.verdict).into(),
+                result.ignored.into(),
+                result.millis.into(),
+            ]
+        });
+        self.backend.insert(&into, &mut rows)
     }
 
     /// The results of a run, in order.
@@ -479,24 +474,21 @@ impl Store {
             columns: &["run", "seq", "host", "task", "kind", "id", "before_state", "after_state", "sealed"],
             conflict: "on conflict (run, seq) do nothing",
         };
-        let rows: Vec<Vec<Cell>> = priors
-            .iter()
-            .map(|prior| {
-                let state = |value: &Value| seal::json(&prior.kind, value, prior.sealed, &self.salt);
-                vec![
-                    (&prior.run).into(),
-                    prior.seq.into(),
-                    (&prior.host).into(),
-                    prior.task.number().into(),
-                    (&prior.kind).into(),
-                    (&prior.id).into(),
-                    state(&prior.before).into(),
-                    state(&prior.after).into(),
-                    prior.sealed.into(),
-                ]
-            })
-            .collect();
-        self.backend.insert(&into, &rows)
+        let mut rows = priors.iter().map(|prior| {
+            let state = |value: &Value| seal::json(&prior.kind, value, prior.sealed, &self.salt);
+            vec![
+                (&prior.run).into(),
+                prior.seq.into(),
+                (&prior.host).into(),
+                prior.task.number().into(),
+                (&prior.kind).into(),
+                (&prior.id).into(),
+                state(&prior.before).into(),
+                state(&prior.after).into(),
+                prior.sealed.into(),
+            ]
+        });
+        self.backend.insert(&into, &mut rows)
     }
 
     /// The changes that a run made, in order; of one host or all.
@@ -568,33 +560,30 @@ impl Store {
         };
         let mut also_of: HashMap<Vec<NotedTask>, Option<String>> = HashMap::new();
         let mut logins: HashMap<&Login, String> = HashMap::new();
-        let rows: Vec<Vec<Cell>> = applied
-            .into_iter()
-            .map(|one| {
-                let also = if one.also.is_empty() {
-                    None
-                } else {
-                    also_of.entry(one.also.clone()).or_insert_with(|| Some(also_json(&one.also))).clone()
-                };
-                vec![
-                    (&one.host).into(),
-                    (&one.kind).into(),
-                    (&one.id).into(),
-                    seal::json(&one.kind, &one.state, one.sealed, &self.salt).into(),
-                    one.sealed.into(),
-                    one.task.number().into(),
-                    also.into(),
-                    (&one.playbook).into(),
-                    (&one.play).into(),
-                    (&*logins.entry(&one.login).or_insert_with(|| login_json(&one.login))).into(),
-                    (&one.run).into(),
-                    one.recorded.into(),
-                    one.changed_run.as_deref().into(),
-                    (&one.origin).into(),
-                ]
-            })
-            .collect();
-        self.backend.insert(&into, &rows)
+        let mut rows = applied.into_iter().map(|one| {
+            let also = if one.also.is_empty() {
+                None
+            } else {
+                also_of.entry(one.also.clone()).or_insert_with(|| Some(also_json(&one.also))).clone()
+            };
+            vec![
+                (&one.host).into(),
+                (&one.kind).into(),
+                (&one.id).into(),
+                seal::json(&one.kind, &one.state, one.sealed, &self.salt).into(),
+                one.sealed.into(),
+                one.task.number().into(),
+                also.into(),
+                (&one.playbook).into(),
+                (&one.play).into(),
+                (&*logins.entry(&one.login).or_insert_with(|| login_json(&one.login))).into(),
+                (&one.run).into(),
+                one.recorded.into(),
+                one.changed_run.as_deref().into(),
+                (&one.origin).into(),
+            ]
+        });
+        self.backend.insert(&into, &mut rows)
     }
 
     /// Hands every resource that was applied to a host (or to any) to `visit`, in order of host, kind and
@@ -620,8 +609,9 @@ impl Store {
              a.recorded, a.changed_run, a.origin, {TASK_COLUMNS} from applied a \
              join tasks t on t.id = a.task {filter} order by a.host, a.kind, a.id"
         );
+        let mut last = Last::default();
         self.backend.query(&sql, &cells, &mut |row| {
-            visit(applied_of(row));
+            visit(applied_of(row, &mut last));
             Ok(())
         })
     }
@@ -648,7 +638,8 @@ impl Store {
              a.recorded, a.changed_run, a.origin, {TASK_COLUMNS} from applied a \
              join tasks t on t.id = a.task where a.host = $1 and a.kind = $2 and a.id = $3"
         );
-        self.one(&sql, &[host.into(), kind.into(), id.into()], applied_of)
+        let mut last = Last::default();
+        self.one(&sql, &[host.into(), kind.into(), id.into()], |row| applied_of(row, &mut last))
     }
 
     /// The hosts that something was applied to, with how many resources.
@@ -693,20 +684,17 @@ impl Store {
             columns: &["host", "playbook", "play", "handler", "run", "since"],
             conflict: "on conflict (host, playbook, play, handler) do nothing",
         };
-        let rows: Vec<Vec<Cell>> = owed
-            .iter()
-            .map(|one| {
-                vec![
-                    (&one.host).into(),
-                    (&one.playbook).into(),
-                    (&one.play).into(),
-                    (&one.handler).into(),
-                    (&one.run).into(),
-                    one.since.into(),
-                ]
-            })
-            .collect();
-        self.backend.insert(&into, &rows)
+        let mut rows = owed.iter().map(|one| {
+            vec![
+                (&one.host).into(),
+                (&one.playbook).into(),
+                (&one.play).into(),
+                (&one.handler).into(),
+                (&one.run).into(),
+                one.since.into(),
+            ]
+        });
+        self.backend.insert(&into, &mut rows)
     }
 
     /// Notes that a handler has run after all.
@@ -797,7 +785,7 @@ impl Store {
             audit.commit.as_deref().into(),
             0_i64.into(),
         ];
-        self.backend.insert(&into, &[row])
+        self.backend.insert(&into, &mut once(row))
     }
 
     /// Notes what an audit found and that it has ended. The findings' tasks are noted with them.
@@ -834,7 +822,7 @@ impl Store {
                 columns: &["audit", "host", "reached", "problem", "resources", "in_sync"],
                 conflict: "on conflict (audit, host) do nothing",
             };
-            store.backend.insert(&into, &host_rows)?;
+            store.backend.insert(&into, &mut host_rows.into_iter())?;
             let into = Insert {
                 table: "findings",
                 columns: &[
@@ -854,7 +842,7 @@ impl Store {
                 ],
                 conflict: "on conflict (audit, host, kind, id) do nothing",
             };
-            store.backend.insert(&into, &finding_rows)?;
+            store.backend.insert(&into, &mut finding_rows.into_iter())?;
             let sql =
                 "update audits set status = $1, ended = $2, exit_code = $3, resources = $4 where id = $5";
             let cells = [status.name().into(), now().into(), exit.into(), resources.into(), id.into()];
@@ -1001,7 +989,7 @@ impl Store {
             ack.created.into(),
             ack.expires.into(),
         ];
-        self.backend.insert(&into, &[row])
+        self.backend.insert(&into, &mut once(row))
     }
 
     /// Takes an acknowledgement back; false if there was none.
@@ -1125,7 +1113,35 @@ fn status_of(status: &str, heartbeat: i64, controller: &str, by: &str) -> Status
     if goes_on { Status::Running } else { Status::Interrupted }
 }
 
-fn applied_of(row: &[Cell]) -> Applied {
+/// What the row before had: most rows of a host are of the same few tasks, and one login.
+#[derive(Default)]
+struct Last {
+    task: Option<NotedTask>,
+    login: Option<(String, Login)>,
+}
+
+impl Last {
+    fn task(&mut self, row: &[Cell]) -> NotedTask {
+        let same = |task: &&NotedTask| {
+            task.file == row[0].text()
+                && i64::from(task.line) == row[1].int()
+                && task.title == row[2].text()
+                && task.action == row[4].text()
+        };
+        let task = self.task.as_ref().filter(same).cloned().unwrap_or_else(|| task_of(row));
+        self.task = Some(task.clone());
+        task
+    }
+
+    fn login(&mut self, text: &str) -> Login {
+        match &self.login {
+            Some((known, login)) if known == text => login.clone(),
+            _ => self.login.insert((text.to_string(), login_of(text))).1.clone(),
+        }
+    }
+}
+
+fn applied_of(row: &[Cell], last: &mut Last) -> Applied {
     let text = |index: usize| row[index].text().to_string();
     Applied {
         host: text(0),
@@ -1136,12 +1152,12 @@ fn applied_of(row: &[Cell]) -> Applied {
         also: row[5].maybe().map(|also| also_of(&also)).unwrap_or_default(),
         playbook: text(6),
         play: text(7),
-        login: login_of(row[8].text()),
+        login: last.login(row[8].text()),
         run: text(9),
         recorded: row[10].int(),
         changed_run: row[11].maybe(),
         origin: text(12),
-        task: task_of(&row[13..]),
+        task: last.task(&row[13..]),
     }
 }
 
