@@ -240,11 +240,17 @@ impl<'e> PlayRun<'e> {
                     active += usize::from(!self.groups[group].done);
                 }
             }
-            for group in std::mem::take(&mut self.held) {
-                self.drive(group, true)?;
+            let held = std::mem::take(&mut self.held);
+            for group in &held {
+                self.drive(*group, true)?;
             }
-            if self.groups.iter().all(|group| group.done) {
+            ready = (0..self.groups.len()).filter(|group| !self.groups[*group].done).collect();
+            if ready.is_empty() {
                 break;
+            }
+            if !held.is_empty() {
+                // The others may have nothing to wait for any longer.
+                continue;
             }
             let timeout =
                 self.next_timer().unwrap_or(Duration::from_millis(500)).min(Duration::from_millis(500));
@@ -264,7 +270,6 @@ impl<'e> PlayRun<'e> {
                 self.engine.tell(Event::Interrupted { left: self.left() });
                 return Err(Stop::Interrupted);
             }
-            ready = (0..self.groups.len()).filter(|group| !self.groups[*group].done).collect();
         }
         if self.engine.is_interrupted() {
             let left: Vec<(Arc<str>, String)> = (0..self.hosts.len())
