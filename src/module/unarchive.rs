@@ -5,14 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::module::copy::Blob;
 use crate::module::files::{self, FileArgs};
 use crate::module::get_url;
-use crate::module::http::{Redirects, Request};
+use crate::module::http::Request;
 use crate::module::regex::{Flags, Pattern, fnmatch};
 use crate::module::{Module, ModuleError, Outcome, Param, Rule, Type, typed};
 use crate::system::{Attributes, Command, Done, Effect, FileKind, Intent, System, WriteOptions};
@@ -210,27 +209,10 @@ fn source(system: &mut dyn System, args: &Args) -> Result<Option<PathBuf>> {
     }
     if args.src.contains("://") {
         let request = Request {
-            method: "GET".into(),
-            url: args.src.clone(),
-            headers: Vec::new(),
-            unredirected_headers: Vec::new(),
-            body: None,
-            body_size: 0,
-            timeout: Duration::from_secs(30),
-            redirects: Redirects::All,
-            user: None,
-            password: None,
-            force_basic_auth: false,
             validate_certs: args.validate_certs,
-            ca_path: None,
-            client_cert: None,
-            client_key: None,
-            ciphers: Vec::new(),
-            unix_socket: None,
-            use_proxy: true,
-            use_netrc: true,
             agent: "ansible-httpget".into(),
             decompress: false,
+            ..Request::get(&args.src)
         };
         let wrong = |error: ModuleError| {
             ModuleError::new(format!("Failure downloading {}, {}", args.src, error.message))
