@@ -151,20 +151,7 @@ pub enum Event {
     /// How far the run is (sent at most some times a second; for live display).
     Progress(Progress),
     /// What the runner reported for a host and task: for the state store.
-    Recorded {
-        /// Host.
-        host: Arc<str>,
-        /// The task.
-        task: Arc<TaskInfo>,
-        /// What it changed.
-        changes: Vec<Change>,
-        /// What it found or left right.
-        applied: Vec<Applied>,
-        /// How the host was reached, and as whom.
-        login: Login,
-        /// The task hides what it does (`no_log`).
-        hidden: bool,
-    },
+    Recorded(Arc<Recorded>),
     /// The run was interrupted; what was left undone.
     Interrupted {
         /// Hosts that had not finished, each with the title of the task it was at.
@@ -198,6 +185,23 @@ pub struct TaskInfo {
     pub check: bool,
     /// The task's rendered arguments may be shown (no `no_log`).
     pub args: Option<Value>,
+}
+
+/// What a runner reported of the resources that a task worked on.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// Host.
+    pub host: Arc<str>,
+    /// The task.
+    pub task: Arc<TaskInfo>,
+    /// What it changed.
+    pub changes: Vec<Change>,
+    /// What it found or left right.
+    pub applied: Vec<Applied>,
+    /// How the host was reached, and as whom.
+    pub login: Arc<Login>,
+    /// The task hides what it does (`no_log`).
+    pub hidden: bool,
 }
 
 /// How a host was reached and as whom, so that an audit without a playbook can look with the same eyes.

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::plays::{ASKING, OBSERVE};
-use crate::event::{Event, Listener, TaskInfo, TaskResult, Verdict};
+use crate::event::{Event, Listener, Recorded, TaskResult, Verdict};
 use crate::state::recorder::{absolute, task_ref};
 use crate::state::{Login, NotedTask, now, resource};
-use crate::system::{self, Change};
+use crate::system;
 use crate::value::Value;
 
 /// Kind and name of a resource.
@@ -24,6 +24,8 @@ pub struct Look {
     pub problems: HashMap<Key, String>,
     /// Who changed paths and when; under the empty path, who logged in.
     pub hints: HashMap<String, Vec<String>>,
+    /// How many resources are as they were left and are not told one by one, by number of the request.
+    pub same: HashMap<i64, u64>,
     /// By how many seconds the host's clock is ahead of ours.
     pub skew: i64,
     /// It answered.
@@ -48,7 +50,7 @@ pub struct Want {
     /// Name of the play.
     pub play: String,
     /// How the host is reached.
-    pub login: Login,
+    pub login: Arc<Login>,
     /// The task hides what it does.
     pub sealed: bool,
 }
@@ -108,11 +110,11 @@ impl Listener for Gatherer {
                     all.played.extend(hosts.iter().map(ToString::to_string));
                 }
             }
-            Event::Recorded { host, task, changes, applied, login, hidden } => {
-                if task.action == OBSERVE {
-                    all.observed(host, applied);
+            Event::Recorded(recorded) => {
+                if recorded.task.action == OBSERVE {
+                    all.observed(&recorded.host, &recorded.applied);
                 } else {
-                    all.wanted(host, task, changes, applied, login, *hidden);
+                    all.wanted(recorded);
                 }
             }
             Event::Result(result) => all.result(result),
@@ -137,15 +139,8 @@ impl Gathered {
         }
     }
 
-    fn wanted(
-        &mut self,
-        host: &str,
-        task: &Arc<TaskInfo>,
-        changes: &[Change],
-        applied: &[system::Applied],
-        login: &Login,
-        hidden: bool,
-    ) {
+    fn wanted(&mut self, recorded: &Recorded) {
+        let Recorded { host, task, changes, applied, login, hidden } = recorded;
         let owner = task_ref(task, &self.directory);
         let wants = self.wants.entry(host.to_string()).or_default();
         for one in applied {
@@ -153,7 +148,7 @@ impl Gathered {
             let key = (kind.to_string(), one.id.clone());
             let change =
                 changes.iter().find(|change| change.id == one.id && resource::kind(&change.kind) == kind);
-            let sealed = hidden || change.is_some_and(|change| change.sensitive);
+            let sealed = *hidden || change.is_some_and(|change| change.sensitive);
             let before = change.map(|change| resource::normal(&change.kind, &change.before).1);
             let text = change.filter(|_| !sealed).and_then(|change| change.text.clone());
             let earlier = wants.remove(&key);
@@ -236,6 +231,10 @@ impl Gathered {
         }
         if let Some(hints) = result.get("hints").and_then(Value::as_map) {
             look.hints.extend(hints.iter().map(|(path, said)| (path.to_text(), texts(said))));
+        }
+        let number = |name: &str| result.get(name).and_then(Value::as_int);
+        if let (Some(request), Some(same)) = (number("request"), number("same")) {
+            look.same.insert(request, u64::try_from(same).unwrap_or_default());
         }
         if let Some(host_now) = result.get("now").and_then(Value::as_int) {
             look.skew = host_now - now() / 1000;

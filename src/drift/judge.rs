@@ -63,6 +63,8 @@ impl Judged {
 pub struct Context<'a> {
     /// What runs have left on the audited hosts.
     pub applied: &'a [Applied],
+    /// Which of that the hosts say is as it was left.
+    pub confirmed: &'a [bool],
     /// The audited hosts.
     pub hosts: &'a [String],
     /// Absolute paths of the playbooks that were asked; none: the store alone.
@@ -75,9 +77,9 @@ pub struct Context<'a> {
 
 /// Judges every resource.
 pub fn judge(context: &Context<'_>, gathered: &Gathered) -> Judged {
-    let mut by_host: HashMap<&str, Vec<&Applied>> = HashMap::new();
-    for applied in context.applied {
-        by_host.entry(&applied.host).or_default().push(applied);
+    let mut by_host: HashMap<&str, Vec<(&Applied, bool)>> = HashMap::new();
+    for (applied, confirmed) in context.applied.iter().zip(context.confirmed) {
+        by_host.entry(&applied.host).or_default().push((applied, *confirmed));
     }
     let acks: HashMap<(&str, &str, &str), &Ack> = context
         .acks
@@ -107,7 +109,7 @@ impl Judged {
         context: &Context<'_>,
         gathered: &Gathered,
         host: &str,
-        resources: &[&Applied],
+        resources: &[(&Applied, bool)],
         acks: &HashMap<(&str, &str, &str), &Ack>,
     ) {
         let empty = Look::default();
@@ -128,17 +130,22 @@ impl Judged {
         }
         let mut seen: HashSet<Key> = HashSet::new();
         let mut found: Vec<Judgement> = Vec::new();
-        for applied in resources {
-            let key: Key = (applied.kind.clone(), applied.id.clone());
+        for (applied, confirmed) in resources {
+            if *confirmed && context.playbooks.is_empty() && !look.added.contains_key(&applied.id) {
+                tally.resources += 1;
+                tally.in_sync += 1;
+                continue;
+            }
+            let key: Key = (applied.kind.to_string(), applied.id.clone());
             let want = wants.get(&key);
             let told = crate::module::observe::can_observe(&applied.kind);
             if !told && want.is_none() {
-                *self.not_told.entry(applied.kind.clone()).or_default() += 1;
+                *self.not_told.entry(applied.kind.to_string()).or_default() += 1;
                 seen.insert(key);
                 continue;
             }
             tally.resources += 1;
-            match one(context, gathered, host, look, &key, Some(applied), want) {
+            match one(context, gathered, host, look, &key, Some((applied, *confirmed)), want) {
                 None => tally.in_sync += 1,
                 Some(judgement) => found.push(judgement),
             }
@@ -174,17 +181,20 @@ fn one(
     host: &str,
     look: &Look,
     key: &Key,
-    applied: Option<&Applied>,
+    applied: Option<(&Applied, bool)>,
     want: Option<&Want>,
 ) -> Option<Judgement> {
+    let confirmed = applied.filter(|(_, confirmed)| *confirmed).map(|(one, _)| one.state.value());
+    let applied = applied.map(|(one, _)| one);
     let (kind, id) = (key.0.as_str(), key.1.as_str());
     let sealed = applied.is_some_and(|one| one.sealed) || want.is_some_and(|want| want.sealed);
     let stored = |value: &Value| seal::state(kind, value, sealed, context.salt);
-    let left = applied.map(|one| stored(&one.state));
+    let left = applied.map(|one| one.state.value());
     let wanted = want.map(|want| stored(&want.state));
-    let actual = actual(look, key, want).map(|actual| stored(&actual));
+    let actual = actual(look.actual.get(key).or(confirmed.as_ref()), want).map(|actual| stored(&actual));
     let playbook_asked = !context.playbooks.is_empty();
-    let ours = applied.is_some_and(|one| context.playbooks.contains(&one.playbook));
+    let ours =
+        applied.is_some_and(|one| context.playbooks.iter().any(|playbook| **playbook == *one.playbook));
     let failed = |one: &Applied| {
         gathered.failed_tasks.get(host).is_some_and(|tasks| {
             tasks.contains(&one.task) || tasks.iter().any(|task| one.also.contains(task))
@@ -239,8 +249,7 @@ fn one(
 }
 
 /// What the host has: what it told, and of properties that only the playbook names, what the dry run saw.
-fn actual(look: &Look, key: &Key, want: Option<&Want>) -> Option<Value> {
-    let told = look.actual.get(key);
+fn actual(told: Option<&Value>, want: Option<&Want>) -> Option<Value> {
     let Some(want) = want else { return told.cloned() };
     let seen = match &want.before {
         // It would not be changed: it is as it is to be.
@@ -299,7 +308,7 @@ pub fn equal(one: &Value, other: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Login, TaskRef};
+    use crate::state::{Login, Stored, TaskRef};
     use crate::value::map_of;
 
     fn state(mode: &str) -> Value {
@@ -311,14 +320,14 @@ mod tests {
             host: "web1".into(),
             kind: "file".into(),
             id: id.into(),
-            state: state(mode),
+            state: Stored::from_text(&serde_json::to_string(&state(mode)).expect("plain")),
             sealed: false,
             task: TaskRef { file: "site.yml".into(), line: 3, title: "t".into(), ..TaskRef::default() }
                 .into(),
             also: vec![],
             playbook: "/p/site.yml".into(),
             play: "web".into(),
-            login: Login::default(),
+            login: Login::default().into(),
             run: "1".into(),
             recorded: 1,
             changed_run: None,
@@ -333,13 +342,13 @@ mod tests {
     fn want(mode: &str, before: Option<Value>) -> Want {
         let one = applied("/x", mode);
         Want {
-            state: one.state,
+            state: one.state.value(),
             before,
             text: None,
             task: one.task,
             also: vec![],
-            playbook: one.playbook,
-            play: one.play,
+            playbook: one.playbook.to_string(),
+            play: one.play.to_string(),
             login: one.login,
             sealed: false,
         }
@@ -361,7 +370,14 @@ mod tests {
         look.problems.insert(key("/odd"), "permission denied".into());
         let mut gathered = Gathered::default();
         gathered.looks.insert("web1".into(), look);
-        let context = Context { applied: &resources, hosts: &hosts, playbooks: &[], acks: &[], salt: "s" };
+        let context = Context {
+            applied: &resources,
+            confirmed: &[false; 9],
+            hosts: &hosts,
+            playbooks: &[],
+            acks: &[],
+            salt: "s",
+        };
         let judged = judge(&context, &gathered);
         assert_eq!(told(&judged), ["/drifted drifted", "/gone missing", "/odd uncertain"]);
         assert_eq!((judged.hosts[0].resources, judged.hosts[0].in_sync), (4, 1));
@@ -417,8 +433,14 @@ mod tests {
         wants.insert(key("/drifted"), want("1", Some(state("2"))));
         wants.insert(key("/new"), want("1", Some(Value::Null)));
         wants.insert(key("/already"), want("1", None));
-        let context =
-            Context { applied: &resources, hosts: &hosts, playbooks: &playbooks, acks: &[], salt: "s" };
+        let context = Context {
+            applied: &resources,
+            confirmed: &[false; 9],
+            hosts: &hosts,
+            playbooks: &playbooks,
+            acks: &[],
+            salt: "s",
+        };
         let expected = [
             "/pending pending",
             "/conflict conflict",
@@ -439,10 +461,45 @@ mod tests {
     }
 
     #[test]
+    fn what_a_host_confirms_is_in_sync_and_the_playbook_may_still_want_something_else() {
+        let resources = [applied("/same", "1"), applied("/pending", "1"), applied("/tree", "1")];
+        let hosts = vec!["web1".to_string()];
+        let mut gathered = Gathered::default();
+        let look = gathered.looks.entry("web1".into()).or_default();
+        look.added.insert("/tree".into(), vec!["x".into()]);
+        let confirmed = [true; 3];
+        let context = Context {
+            applied: &resources,
+            confirmed: &confirmed,
+            hosts: &hosts,
+            playbooks: &[],
+            acks: &[],
+            salt: "s",
+        };
+        let judged = judge(&context, &gathered);
+        assert_eq!(told(&judged), ["/tree drifted"]);
+        assert_eq!((judged.hosts[0].resources, judged.hosts[0].in_sync), (3, 2));
+        let playbooks = vec!["/p/site.yml".to_string()];
+        gathered.played.insert("web1".into());
+        let wants = gathered.wants.entry("web1".into()).or_default();
+        wants.insert(key("/same"), want("1", None));
+        wants.insert(key("/pending"), want("2", Some(state("1"))));
+        let judged = judge(&Context { playbooks: &playbooks, ..context }, &gathered);
+        assert_eq!(told(&judged), ["/pending pending", "/tree orphan"]);
+    }
+
+    #[test]
     fn a_clock_that_is_off_changes_no_verdict_and_is_told_with_what_moved() {
         let resources = [applied("/same", "1"), applied("/drifted", "1")];
         let hosts = vec!["web1".to_string()];
-        let context = Context { applied: &resources, hosts: &hosts, playbooks: &[], acks: &[], salt: "s" };
+        let context = Context {
+            applied: &resources,
+            confirmed: &[false; 9],
+            hosts: &hosts,
+            playbooks: &[],
+            acks: &[],
+            salt: "s",
+        };
         for (skew, expected) in
             [(0, None), (60, None), (3600, Some("3600 s off")), (-7200, Some("-7200 s off"))]
         {
@@ -471,7 +528,14 @@ mod tests {
         let mut gathered = Gathered::default();
         gathered.looks.insert("web1".into(), look.clone());
         gathered.looks.insert("web2".into(), look);
-        let context = Context { applied: &resources, hosts: &hosts, playbooks: &[], acks: &[], salt: "s" };
+        let context = Context {
+            applied: &resources,
+            confirmed: &[false; 9],
+            hosts: &hosts,
+            playbooks: &[],
+            acks: &[],
+            salt: "s",
+        };
         let judged = judge(&context, &gathered);
         assert_eq!((told(&judged), judged.exit()), (vec!["/asked uncertain".to_string()], 1));
     }

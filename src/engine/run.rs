@@ -26,7 +26,7 @@ use crate::engine::reconnect;
 use crate::engine::settle::{self, ItemOutcome};
 use crate::engine::shared::{Included, PlayState};
 use crate::engine::{Engine, Stop};
-use crate::event::{Event, Progress, TaskInfo, TaskResult, Verdict};
+use crate::event::{Event, Progress, Recorded, TaskInfo, TaskResult, Verdict};
 use crate::playbook::{Item, Task};
 use crate::protocol::{Batch, Mode, Report, Status};
 use crate::session::SessionEvent;
@@ -1526,14 +1526,14 @@ impl<'e> PlayRun<'e> {
             }
             if !report.changes.is_empty() || !report.applied.is_empty() {
                 let hidden = item.flags.no_log;
-                self.engine.tell(Event::Recorded {
+                self.engine.tell(Event::Recorded(Arc::new(Recorded {
                     host,
                     task: step.info.clone(),
                     changes: report.changes,
                     applied: report.applied,
-                    login: remote.machine.login(remote.identity.as_deref()),
+                    login: Arc::new(remote.machine.login(remote.identity.as_deref())),
                     hidden,
-                });
+                })));
             }
         }
         self.tell_warnings(&result);

@@ -5,8 +5,11 @@
 //! kind of resource is one line in [`OBSERVERS`].
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use sha2::{Digest as _, Sha256};
 
 use crate::module::dpkg::Database;
 use crate::module::{
@@ -27,15 +30,22 @@ pub const MODULE: Module = Module {
     params: &[
         Param::new("request", Type::Int, "Number under which the controller has the rest of the arguments."),
         Param::new("paths", Type::Raw, "Files, directories and links."),
+        Param::new(
+            "left",
+            Type::Raw,
+            "For each of `paths` the two numbers of the digest of how it was left.",
+        ),
         Param::new("trees", Type::Dict, "Directories, with the names that belong there; others are told."),
         Param::new(
             "resources",
             Type::Raw,
-            "Other resources: lists of kind, name, and the state that was left.",
+            "Other resources: lists of kind, name, the state that was left, and whether to tell in any case.",
         ),
         Param::new("hints", Type::Raw, "Paths of which to tell who changed them, and when."),
     ],
     returns: &[
+        ("request", "The number of the request."),
+        ("same", "How many resources are as they were left: those are not told one by one."),
         ("added", "Names in `trees` that do not belong there, by directory."),
         ("problems", "What could not be looked at: lists of kind, name, and why."),
         ("hints", "What is known of the last change, by path."),
@@ -76,22 +86,28 @@ fn run(args: Value, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     let mut system = ReadOnly::new(system);
     let list = |name: &str| args.get(name).and_then(Value::as_list).unwrap_or_default().to_vec();
     let paths: Vec<PathBuf> = list("paths").iter().map(|path| PathBuf::from(path.to_text())).collect();
+    let left = list("left");
+    let left: Vec<[i64; 2]> =
+        left.chunks_exact(2).map(|pair| [0, 1].map(|at| pair[at].as_int().unwrap_or_default())).collect();
+    let mut same = 0_i64;
     let mut problems: Vec<Value> = Vec::new();
     let mut problem = |kind: &str, id: &str, why: String| problems.push(vec![kind, id, why.as_str()].into());
-    for (path, found) in paths.iter().zip(system.survey(&paths)) {
-        let id = path.to_string_lossy().into_owned();
+    for (place, (path, found)) in paths.iter().zip(system.survey(&paths)).enumerate() {
+        let id = || path.to_string_lossy().into_owned();
         match found {
+            Ok(found) if left.get(place) == Some(&digest(&text_of(&found))) => same += 1,
             Ok(found) => {
-                system.applied(Applied { kind: kind_of(&found).into(), id, state: state_of(&found) })
+                system.applied(Applied { kind: kind_of(&found).into(), id: id(), state: state_of(&found) })
             }
-            Err(error) => problem("file", &id, error.to_string()),
+            Err(error) => problem("file", &id(), error.to_string()),
         }
     }
     for one in list("resources") {
-        let [kind, id, left] = one.as_list().unwrap_or_default() else { continue };
+        let [kind, id, left, told] = one.as_list().unwrap_or_default() else { continue };
         let (kind, id) = (kind.to_text(), id.to_text());
         let observer = OBSERVERS.iter().find(|(known, _)| *known == kind).map(|(_, observer)| observer);
         match observer.map(|observer| observer(&id, left, &mut system)) {
+            Some(Ok(state)) if state == *left && !told.truthy() => same += 1,
             Some(Ok(state)) => system.applied(Applied { kind, id, state }),
             Some(Err(error)) => problem(&kind, &id, error.message),
             None => problem(&kind, &id, "it can't be told without the playbook".into()),
@@ -118,6 +134,8 @@ fn run(args: Value, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     let hinted: Vec<String> = list("hints").iter().map(Value::to_text).collect();
     let (now, _) = clock::since_epoch(SystemTime::now());
     Ok(Outcome::default()
+        .set("request", args.get("request").cloned().unwrap_or_default())
+        .set("same", same)
         .set("added", added)
         .set("problems", Value::list(problems))
         .set("hints", hints(&hinted, &mut system))
@@ -145,6 +163,41 @@ fn state_of(found: &Found) -> Value {
         state.extend(found.sha256.as_ref().map(|digest| ("sha256".into(), digest.as_str().into())));
     }
     state.into()
+}
+
+/// [`state_of`] in the form and the words in which the state store keeps it.
+fn text_of(found: &Found) -> String {
+    let Some(stat) = &found.stat else { return "null".into() };
+    if let Some(target) = &found.target {
+        let target = Value::from(target.to_string_lossy().into_owned());
+        return format!(
+            "{{\"type\":\"link\",\"target\":{}}}",
+            serde_json::to_string(&target).unwrap_or_default()
+        );
+    }
+    let typed = if stat.kind == FileKind::Directory { "\"type\":\"directory\"," } else { "" };
+    let mut text =
+        format!("{{{typed}\"mode\":\"{}\",\"uid\":{},\"gid\":{}", mode_text(stat.mode), stat.uid, stat.gid);
+    // Writing into a text does not fail.
+    if stat.kind == FileKind::File {
+        let _ = write!(text, ",\"size\":{}", stat.size);
+        if let Some(sha256) = &found.sha256 {
+            let _ = write!(text, ",\"sha256\":\"{sha256}\"");
+        }
+    }
+    text.push('}');
+    text
+}
+
+/// The first 128 bits of the sha256 of a state as it is kept. No digest is zero.
+pub fn digest(text: &str) -> [i64; 2] {
+    let digest = Sha256::digest(text);
+    let number = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&digest[at..at + 8]);
+        i64::from_be_bytes(bytes)
+    };
+    [number(0) | 1, number(8)]
 }
 
 fn package(id: &str, left: &Value, system: &mut dyn System) -> Result<Value, ModuleError> {
@@ -405,6 +458,53 @@ mod tests {
     }
 
     #[test]
+    fn what_is_as_it_was_left_is_only_counted() {
+        let machine = || {
+            Fake::new()
+                .with_file("/a", "hello\n")
+                .with_dir("/d")
+                .with_link("/l", "/a \"b\"")
+                .with_file("/b", "")
+        };
+        let paths = ["/a", "/d", "/l", "/gone", "/b"];
+        // In the words in which the store keeps what modules record.
+        let kept: Vec<String> = machine()
+            .survey(&paths.map(PathBuf::from))
+            .into_iter()
+            .map(|found| {
+                let found = found.expect("it is looked at");
+                let (_, state) = crate::state::resource::normal(kind_of(&found), &state_of(&found));
+                let text = serde_json::to_string(&state).expect("it is plain");
+                assert_eq!(text_of(&found), text);
+                text
+            })
+            .collect();
+        let ask = |kept: &[String]| {
+            let left = kept.iter().flat_map(|text| digest(text)).map(Value::Int).collect();
+            let plain = |told: bool| {
+                let state = map_of([("exists", Value::Bool(true))]);
+                Value::list(vec!["path".into(), "/a".into(), state.into(), told.into()])
+            };
+            let args = map_of([
+                ("request", Value::Int(3)),
+                ("paths", Value::from(paths.to_vec())),
+                ("left", Value::list(left)),
+                ("resources", Value::list(vec![plain(false), plain(true)])),
+            ]);
+            let (values, applied) = observe(args, machine());
+            assert_eq!(values.get("request"), Some(&Value::Int(3)));
+            let told: Vec<String> = applied.into_iter().map(|one| one.id).collect();
+            (values.get("same").and_then(Value::as_int).expect("counted"), told.join(" "))
+        };
+        assert_eq!(ask(&kept), (6, "/a".to_string()), "what is to be told in any case is told");
+        let mut other = kept.clone();
+        other[0] = other[0].replace("0644", "0600");
+        other[3] = "{}".into();
+        assert_eq!(ask(&other), (4, "/a /gone /a".to_string()));
+        assert_eq!(ask(&[]), (1, "/a /d /l /gone /b /a".to_string()));
+    }
+
+    #[test]
     fn other_resources_are_told_with_the_properties_that_were_left() {
         let status = "Package: nginx\nStatus: install ok installed\nArchitecture: all\nVersion: 1.2-3\n\n";
         let machine = || {
@@ -432,7 +532,7 @@ mod tests {
             ("cron", "/etc/cron.d/backup: weekly", left(&[("line", "x".into())]), "None"),
         ];
         for (kind, id, left, expected) in cases {
-            let one = Value::list(vec![(*kind).into(), (*id).into(), left.clone()]);
+            let one = Value::list(vec![(*kind).into(), (*id).into(), left.clone(), true.into()]);
             let (values, applied) = observe(map_of([("resources", Value::list(vec![one]))]), machine());
             assert_eq!(values.get("problems").expect("told").repr(), "[]", "{kind} {id}");
             assert_eq!(applied[0].state.repr(), *expected, "{kind} {id}");
@@ -441,7 +541,7 @@ mod tests {
         let groups = Value::from(vec!["sudo", "adm"]);
         assert_eq!(as_left(&groups, &["adm".into(), "sudo".into()]), groups);
         assert_eq!(as_left(&groups, &["adm".into()]).repr(), "['adm']");
-        let unknown = Value::list(vec!["apt_key".into(), "x".into(), Value::Null]);
+        let unknown = Value::list(vec!["apt_key".into(), "x".into(), Value::Null, false.into()]);
         let (values, applied) = observe(map_of([("resources", Value::list(vec![unknown]))]), machine());
         assert_eq!(applied, []);
         assert!(values.get("problems").expect("told").repr().contains("without the playbook"));

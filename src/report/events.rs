@@ -155,7 +155,7 @@ fn object(event: &Event) -> Option<(&'static str, Map)> {
         }
         Event::Recap { stats } => ("recap", map_of([("hosts", stats_map(stats))])),
         Event::Progress(_)
-        | Event::Recorded { .. }
+        | Event::Recorded(_)
         | Event::HandlerEntered { .. }
         | Event::HandlerGone { .. }
         | Event::Ran { .. } => return None,

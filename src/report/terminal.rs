@@ -420,7 +420,7 @@ impl Listener for Terminal {
             }
             Event::Diagnostic(diagnostic) => self.diagnostic(diagnostic),
             Event::Progress(progress) => return self.progress(progress),
-            Event::Recorded { .. } | Event::HandlerEntered { .. } | Event::HandlerGone { .. } => {}
+            Event::Recorded(_) | Event::HandlerEntered { .. } | Event::HandlerGone { .. } => {}
             Event::Interrupted { left } => {
                 let mut text = "[ERROR]: interrupted".to_owned();
                 for (host, task) in left {

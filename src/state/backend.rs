@@ -4,20 +4,23 @@
 //! Queries name their parameters `$1`, `$2`, … in the order in which they first appear, and use only what
 //! SQLite and PostgreSQL both understand.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use super::StoreError;
 
 /// One value of a row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Cell {
+pub enum Cell<'a> {
     /// Nothing.
     Null,
     /// A whole number; also times (milliseconds since the epoch) and flags (0, 1).
     Int(i64),
     /// Text.
-    Text(String),
+    Text(Cow<'a, str>),
 }
 
-impl Cell {
+impl Cell<'_> {
     /// The text; empty if there is none.
     pub fn text(&self) -> &str {
         match self {
@@ -29,7 +32,7 @@ impl Cell {
     /// The text, if there is one.
     pub fn maybe(&self) -> Option<String> {
         match self {
-            Cell::Text(text) => Some(text.clone()),
+            Cell::Text(text) => Some(text.to_string()),
             _ => None,
         }
     }
@@ -51,51 +54,61 @@ impl Cell {
     }
 }
 
-impl From<&str> for Cell {
-    fn from(text: &str) -> Cell {
+impl<'a> From<&'a str> for Cell<'a> {
+    fn from(text: &'a str) -> Cell<'a> {
         // PostgreSQL has no NUL in text; a name with one can't be that of anything on a host.
-        Cell::Text(if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text.to_string() })
+        let has_nul = text.as_bytes().contains(&0);
+        Cell::Text(if has_nul { text.replace('\0', "\u{fffd}").into() } else { text.into() })
     }
 }
 
-impl From<&String> for Cell {
-    fn from(text: &String) -> Cell {
+impl<'a> From<&'a String> for Cell<'a> {
+    fn from(text: &'a String) -> Cell<'a> {
         text.as_str().into()
     }
 }
 
-impl From<String> for Cell {
-    fn from(text: String) -> Cell {
-        text.as_str().into()
+impl<'a> From<&'a Arc<str>> for Cell<'a> {
+    fn from(text: &'a Arc<str>) -> Cell<'a> {
+        text.as_ref().into()
     }
 }
 
-impl From<i64> for Cell {
-    fn from(number: i64) -> Cell {
+impl From<String> for Cell<'_> {
+    fn from(text: String) -> Self {
+        Cell::Text(match Cell::from(text.as_str()) {
+            Cell::Text(Cow::Owned(other)) => other.into(),
+            _ => text.into(),
+        })
+    }
+}
+
+impl From<i64> for Cell<'_> {
+    fn from(number: i64) -> Self {
         Cell::Int(number)
     }
 }
 
-impl From<u64> for Cell {
-    fn from(number: u64) -> Cell {
+impl From<u64> for Cell<'_> {
+    fn from(number: u64) -> Self {
         Cell::Int(i64::try_from(number).unwrap_or(i64::MAX))
     }
 }
 
-impl From<u32> for Cell {
-    fn from(number: u32) -> Cell {
+impl From<u32> for Cell<'_> {
+    fn from(number: u32) -> Self {
         Cell::Int(i64::from(number))
     }
 }
 
-impl From<bool> for Cell {
-    fn from(flag: bool) -> Cell {
+impl From<bool> for Cell<'_> {
+    fn from(flag: bool) -> Self {
         Cell::Int(i64::from(flag))
     }
 }
 
-impl<T: Into<Cell>> From<Option<T>> for Cell {
-    fn from(value: Option<T>) -> Cell {
+impl<'a, T: Into<Cell<'a>>> From<Option<T>> for Cell<'a> {
+    fn from(value: Option<T>) -> Cell<'a> {
         value.map_or(Cell::Null, Into::into)
     }
 }
@@ -132,6 +145,9 @@ impl Insert {
     }
 }
 
+/// Rows on their way into a table.
+pub type Rows<'r, 'c> = &'r mut dyn Iterator<Item = Vec<Cell<'c>>>;
+
 /// A database.
 pub trait Backend: Send {
     /// What it is, for messages.
@@ -147,7 +163,7 @@ pub trait Backend: Send {
     ///
     /// # Errors
     /// What the database says.
-    fn execute(&mut self, sql: &str, cells: &[Cell]) -> Result<u64, StoreError>;
+    fn execute(&mut self, sql: &str, cells: &[Cell<'_>]) -> Result<u64, StoreError>;
 
     /// Hands each row of a query's answer to `row`, without holding all of them.
     ///
@@ -156,15 +172,15 @@ pub trait Backend: Send {
     fn query(
         &mut self,
         sql: &str,
-        cells: &[Cell],
-        row: &mut dyn FnMut(&[Cell]) -> Result<(), StoreError>,
+        cells: &[Cell<'_>],
+        row: &mut dyn FnMut(&[Cell<'_>]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError>;
 
     /// Puts rows into a table.
     ///
     /// # Errors
     /// What the database says.
-    fn insert(&mut self, into: &Insert, rows: &mut dyn Iterator<Item = Vec<Cell>>) -> Result<(), StoreError>;
+    fn insert(&mut self, into: &Insert, rows: Rows<'_, '_>) -> Result<(), StoreError>;
 
     /// From now on nothing waits for a disk, neither what is written nor the end: what that puts off is for
     /// [`Backend::tend`], or for the next who opens the database.

@@ -4,6 +4,7 @@
 //! secret: what a task hides is stored as a salted digest that can be compared and not read.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,6 +26,7 @@ pub mod store;
 pub use crate::event::Login;
 pub use process::this_process;
 pub use recorder::Recorder;
+pub use seal::Stored;
 pub use store::Store;
 
 /// Why the store can't do what it was asked to.
@@ -329,6 +331,11 @@ pub struct TaskRef {
 pub struct NotedTask(Arc<(TaskRef, i64)>);
 
 impl NotedTask {
+    /// A task of which the store says what number it has.
+    fn with_number(task: TaskRef, number: i64) -> NotedTask {
+        NotedTask(Arc::new((task, number)))
+    }
+
     /// Its number: the same for the same task in every store.
     pub fn number(&self) -> i64 {
         self.0.1
@@ -380,13 +387,13 @@ pub struct TaskOutcome {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
     /// The host.
-    pub host: String,
+    pub host: Arc<str>,
     /// Kind of resource: `file`, `package`, `service`, …
-    pub kind: String,
+    pub kind: Arc<str>,
     /// Which one.
     pub id: String,
-    /// Its state, as in [`crate::system::Applied`]; `Null` if it is to be absent. Sealed values are digests.
-    pub state: Value,
+    /// Its state, as in [`crate::system::Applied`]; absent if it is to be absent.
+    pub state: Stored,
     /// The task hides what it does: values are sealed, see [`seal`].
     pub sealed: bool,
     /// The task that owns it: the last that brought it into this state.
@@ -394,19 +401,31 @@ pub struct Applied {
     /// Other tasks of the same run that work on it, in order.
     pub also: Vec<NotedTask>,
     /// Absolute path of the playbook.
-    pub playbook: String,
+    pub playbook: Arc<str>,
     /// Name of the play.
-    pub play: String,
+    pub play: Arc<str>,
     /// How the host was reached.
-    pub login: Login,
-    /// The last run that applied it or found it right.
-    pub run: String,
+    pub login: Arc<Login>,
+    /// The run since which all of this is so: the last one that had something new to say of it.
+    pub run: Arc<str>,
     /// When that was: milliseconds since the epoch.
     pub recorded: i64,
     /// The last run that changed it, if one did.
-    pub changed_run: Option<String>,
+    pub changed_run: Option<Arc<str>>,
     /// Where the state is from: `run`, or `accepted by …`.
-    pub origin: String,
+    pub origin: Arc<str>,
+}
+
+impl Applied {
+    /// What stands for all that is said of it, but for when and by which run: the same number, and there is
+    /// nothing new.
+    pub fn digest(&self) -> i64 {
+        let mut hasher = DefaultHasher::new();
+        (self.state.text(), self.sealed, self.task.number()).hash(&mut hasher);
+        self.also.iter().map(NotedTask::number).for_each(|number| number.hash(&mut hasher));
+        (&self.playbook, &self.play, &self.login, &self.origin).hash(&mut hasher);
+        hasher.finish().cast_signed()
+    }
 }
 
 /// A change that a run made on a host, which keeps the prior state under the run's name.

@@ -15,7 +15,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::StoreError;
-use super::backend::{Backend, Cell, Insert};
+use super::backend::{Backend, Cell, Insert, Rows};
 
 /// How long a connection may take, unless the URL says otherwise (`connect_timeout`).
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -129,7 +129,7 @@ impl Postgres {
     }
 
     /// Puts in rows of which no two have the same key.
-    fn insert_different(&mut self, into: &Insert, mut rows: &[&Vec<Cell>]) -> Result<(), StoreError> {
+    fn insert_different(&mut self, into: &Insert, mut rows: &[&Vec<Cell<'_>>]) -> Result<(), StoreError> {
         for size in CHUNKS {
             while rows.len() >= size {
                 let (chunk, rest) = rows.split_at(size);
@@ -151,7 +151,7 @@ fn key_of(into: &Insert) -> Vec<usize> {
     names.filter_map(|name| into.columns.iter().position(|column| *column == name)).collect()
 }
 
-impl ToSql for Cell {
+impl ToSql for Cell<'_> {
     fn to_sql(
         &self,
         kind: &Type,
@@ -162,7 +162,7 @@ impl ToSql for Cell {
             Cell::Int(number) if *kind == Type::INT4 => i32::try_from(*number)?.to_sql(kind, out),
             Cell::Int(number) if *kind == Type::TEXT => number.to_string().to_sql(kind, out),
             Cell::Int(number) => number.to_sql(kind, out),
-            Cell::Text(text) => text.as_str().to_sql(kind, out),
+            Cell::Text(text) => text.as_ref().to_sql(kind, out),
         }
     }
 
@@ -173,24 +173,23 @@ impl ToSql for Cell {
     to_sql_checked!();
 }
 
-impl<'a> FromSql<'a> for Cell {
-    fn from_sql(kind: &Type, raw: &'a [u8]) -> Result<Cell, Box<dyn std::error::Error + Sync + Send>> {
+impl<'a> FromSql<'a> for Cell<'a> {
+    fn from_sql(kind: &Type, raw: &'a [u8]) -> Result<Cell<'a>, Box<dyn std::error::Error + Sync + Send>> {
         Ok(match *kind {
             Type::INT8 => Cell::Int(i64::from_sql(kind, raw)?),
             Type::INT4 => Cell::Int(i32::from_sql(kind, raw)?.into()),
             Type::BOOL => Cell::Int(bool::from_sql(kind, raw)?.into()),
             Type::NUMERIC => Cell::Int(whole(raw).ok_or("a sum that is no whole number")?),
-            _ => Cell::Text(String::from_sql(kind, raw)?),
+            _ => Cell::Text(<&str>::from_sql(kind, raw)?.into()),
         })
     }
 
-    fn from_sql_null(_: &Type) -> Result<Cell, Box<dyn std::error::Error + Sync + Send>> {
+    fn from_sql_null(_: &Type) -> Result<Cell<'a>, Box<dyn std::error::Error + Sync + Send>> {
         Ok(Cell::Null)
     }
 
     fn accepts(kind: &Type) -> bool {
-        [Type::INT8, Type::INT4, Type::BOOL, Type::NUMERIC].contains(kind)
-            || <String as FromSql>::accepts(kind)
+        [Type::INT8, Type::INT4, Type::BOOL, Type::NUMERIC].contains(kind) || <&str as FromSql>::accepts(kind)
     }
 }
 
@@ -222,7 +221,7 @@ impl Backend for Postgres {
         self.client.batch_execute(sql).map_err(|error| self.fail(&error))
     }
 
-    fn execute(&mut self, sql: &str, cells: &[Cell]) -> Result<u64, StoreError> {
+    fn execute(&mut self, sql: &str, cells: &[Cell<'_>]) -> Result<u64, StoreError> {
         let statement = self.prepared(sql)?;
         let cells: Vec<&(dyn ToSql + Sync)> = cells.iter().map(|cell| cell as _).collect();
         self.client.execute(&statement, &cells).map_err(|error| self.fail(&error))
@@ -231,29 +230,29 @@ impl Backend for Postgres {
     fn query(
         &mut self,
         sql: &str,
-        cells: &[Cell],
-        row: &mut dyn FnMut(&[Cell]) -> Result<(), StoreError>,
+        cells: &[Cell<'_>],
+        row: &mut dyn FnMut(&[Cell<'_>]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let statement = self.prepared(sql)?;
         let name = self.name.clone();
         let fail = |error: Error| StoreError::Database { name: name.clone(), message: said(&error) };
         let mut rows = self.client.query_raw(&statement, cells).map_err(fail)?;
         while let Some(found) = rows.next().map_err(fail)? {
-            let out: Result<Vec<Cell>, Error> =
+            let out: Result<Vec<Cell<'_>>, Error> =
                 (0..found.len()).map(|column| found.try_get(column)).collect();
             row(&out.map_err(fail)?)?;
         }
         Ok(())
     }
 
-    fn insert(&mut self, into: &Insert, rows: &mut dyn Iterator<Item = Vec<Cell>>) -> Result<(), StoreError> {
-        let rows: Vec<Vec<Cell>> = rows.collect();
+    fn insert(&mut self, into: &Insert, rows: Rows<'_, '_>) -> Result<(), StoreError> {
+        let rows: Vec<Vec<Cell<'_>>> = rows.collect();
         // One statement can't put in the same row twice; a second one finds the first there.
         let key = key_of(into);
-        let mut seen: HashSet<Vec<&Cell>> = HashSet::new();
-        let mut different: Vec<&Vec<Cell>> = Vec::new();
+        let mut seen: HashSet<Vec<&Cell<'_>>> = HashSet::new();
+        let mut different: Vec<&Vec<Cell<'_>>> = Vec::new();
         for row in &rows {
-            let named: Vec<&Cell> = key.iter().map(|column| &row[*column]).collect();
+            let named: Vec<&Cell<'_>> = key.iter().map(|column| &row[*column]).collect();
             if !key.is_empty() && seen.contains(&named) {
                 self.insert_different(into, &different)?;
                 different.clear();

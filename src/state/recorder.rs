@@ -15,12 +15,11 @@ use super::commit;
 use super::resource;
 use super::store::Store;
 use super::{
-    Applied, NewRun, NotedTask, Owed, Prior, RunHost, RunKind, Stats, Status, StoreError, TaskOutcome,
-    TaskRef, now,
+    Applied, NewRun, NotedTask, Owed, Prior, RunHost, RunKind, Stats, Status, StoreError, Stored,
+    TaskOutcome, TaskRef, now,
 };
 use crate::engine::options::relative;
-use crate::event::{Event, HostStats, Listener, Login, TaskInfo, Verdict};
-use crate::system;
+use crate::event::{Event, HostStats, Listener, Recorded, TaskInfo, Verdict};
 use crate::value::Value;
 
 /// How long what happened may wait to be written.
@@ -38,33 +37,15 @@ const BATCH: usize = 5_000;
 /// What the thread is told.
 enum Message {
     Playbook(String),
-    Play(String),
+    Play(String, Vec<Arc<str>>),
     Result { host: Arc<str>, task: Arc<TaskInfo>, verdict: Verdict, ignored: bool, millis: u64 },
-    Recorded(Box<Recorded>),
+    Recorded(Arc<Recorded>),
     Notified { host: Arc<str>, handler: String },
     Entered { host: Arc<str>, handler: String },
     Gone { host: Arc<str>, playbook: String, play: String, handler: String },
     Interrupted,
     Recap(Vec<(Arc<str>, HostStats)>),
     End(Status),
-}
-
-struct Recorded {
-    host: Arc<str>,
-    task: Arc<TaskInfo>,
-    changes: Vec<Changed>,
-    applied: Vec<system::Applied>,
-    login: Login,
-    hidden: bool,
-}
-
-/// A change without the texts of its diff.
-struct Changed {
-    kind: String,
-    id: String,
-    before: Value,
-    after: Value,
-    sensitive: bool,
 }
 
 /// Listens to a run and writes it into the store.
@@ -142,7 +123,7 @@ impl Listener for Recorder {
     fn event(&mut self, event: &Event) {
         match event {
             Event::PlaybookStarted { path } => self.tell(Message::Playbook(path.clone())),
-            Event::PlayStarted { name, .. } => self.tell(Message::Play(name.clone())),
+            Event::PlayStarted { name, hosts, .. } => self.tell(Message::Play(name.clone(), hosts.clone())),
             Event::Result(result) => self.tell(Message::Result {
                 host: result.host.clone(),
                 task: result.task.clone(),
@@ -150,23 +131,7 @@ impl Listener for Recorder {
                 ignored: result.ignored || result.rescued,
                 millis: result.millis,
             }),
-            Event::Recorded { host, task, changes, applied, login, hidden } => {
-                let changes = changes.iter().map(|change| Changed {
-                    kind: change.kind.clone(),
-                    id: change.id.clone(),
-                    before: change.before.clone(),
-                    after: change.after.clone(),
-                    sensitive: change.sensitive,
-                });
-                self.tell(Message::Recorded(Box::new(Recorded {
-                    host: host.clone(),
-                    task: task.clone(),
-                    changes: changes.collect(),
-                    applied: applied.clone(),
-                    login: login.clone(),
-                    hidden: *hidden,
-                })));
-            }
+            Event::Recorded(recorded) => self.tell(Message::Recorded(recorded.clone())),
             Event::Notified { handler, host } => {
                 self.tell(Message::Notified { host: host.clone(), handler: handler.clone() });
             }
@@ -194,13 +159,67 @@ struct Seen {
     changed: bool,
 }
 
+/// Of how many resources it is kept in mind what the store says of them: those of more are written in any case.
+const MOST_KNOWN: usize = 500_000;
+
+/// What the store says of the resources of hosts: what has not changed is not written again.
+#[derive(Default)]
+struct Known {
+    /// By host: [`Applied::digest`], by the number of the resource.
+    hosts: HashMap<Arc<str>, HashMap<u64, i64>>,
+    count: usize,
+}
+
+impl Known {
+    /// Reads what there is of a host, unless that is done.
+    fn learn(&mut self, host: &Arc<str>, store: &mut Store) -> Result<(), StoreError> {
+        if self.hosts.contains_key(host) {
+            return Ok(());
+        }
+        let mut digests = HashMap::new();
+        let room = MOST_KNOWN.saturating_sub(self.count);
+        store.visit_digests(host, &mut |kind, id, digest| {
+            if digests.len() < room {
+                digests.insert(number_of(host, kind, id), digest);
+            }
+            Ok(())
+        })?;
+        self.count += digests.len();
+        self.hosts.insert(host.clone(), digests);
+        Ok(())
+    }
+
+    fn has(&self, number: u64, one: &Applied) -> bool {
+        let digests = self.hosts.get(&one.host);
+        digests.and_then(|digests| digests.get(&number)).is_some_and(|digest| *digest == one.digest())
+    }
+
+    /// It is about to be written as it is now.
+    fn note(&mut self, number: u64, one: &Applied) {
+        if let Some(digests) = self.hosts.get_mut(&one.host)
+            && let Some(digest) = digests.get_mut(&number)
+        {
+            *digest = one.digest();
+        }
+    }
+
+    /// Rows of a host go: which, is not known.
+    fn forget(&mut self, host: &str) {
+        if let Some(digests) = self.hosts.get_mut(host) {
+            digests.clear();
+        }
+    }
+}
+
 /// The thread that writes.
 struct Writer {
     store: Store,
     run: NewRun,
     seq: u64,
-    playbook: String,
-    play: String,
+    playbook: Arc<str>,
+    play: Arc<str>,
+    name: Arc<str>,
+    origin: Arc<str>,
     recap: Vec<RunHost>,
     interrupted: bool,
     /// Tasks by their number in the run; true once noted in the store.
@@ -210,6 +229,8 @@ struct Writer {
     priors: Vec<Prior>,
     /// By the number of the resource, as in `seen`.
     applied: HashMap<u64, Applied>,
+    known: Known,
+    kinds: HashSet<Arc<str>>,
     /// Directories and files that were removed, with what was below them.
     removed: Vec<(Arc<str>, String)>,
     seen: HashMap<u64, Seen>,
@@ -223,10 +244,14 @@ impl Writer {
     fn new(store: Store, run: NewRun) -> Writer {
         Writer {
             store,
-            run,
             seq: 0,
-            playbook: String::new(),
-            play: String::new(),
+            playbook: "".into(),
+            play: "".into(),
+            name: run.id.as_str().into(),
+            origin: "run".into(),
+            run,
+            known: Known::default(),
+            kinds: HashSet::new(),
             recap: Vec::new(),
             interrupted: false,
             tasks: HashMap::new(),
@@ -307,12 +332,15 @@ impl Writer {
     /// Notes what is told; how the run ended, if that is it.
     fn take(&mut self, message: Message) -> Option<Status> {
         match message {
-            Message::Playbook(path) => self.playbook = absolute(&path),
-            Message::Play(name) => self.play = name,
+            Message::Playbook(path) => self.playbook = absolute(&path).into(),
+            Message::Play(name, hosts) => {
+                self.play = name.into();
+                self.learn(&hosts);
+            }
             Message::Result { host, task, verdict, ignored, millis } => {
                 self.result(host, &task, verdict, ignored, millis);
             }
-            Message::Recorded(recorded) => self.recorded(*recorded),
+            Message::Recorded(recorded) => self.recorded(&recorded),
             Message::Notified { host, handler } => {
                 if self.changes_things() {
                     let owed = self.owed(&host, handler);
@@ -346,6 +374,16 @@ impl Writer {
         None
     }
 
+    /// What the store says of these hosts is read while connections are made.
+    fn learn(&mut self, hosts: &[Arc<str>]) {
+        if self.changes_things() {
+            for host in hosts {
+                // Unknown, all of it is written; what is wrong with the store is said then.
+                let _ = self.known.learn(host, &mut self.store);
+            }
+        }
+    }
+
     /// Whether the run is no dry run.
     fn changes_things(&self) -> bool {
         self.run.kind != RunKind::Check
@@ -354,8 +392,8 @@ impl Writer {
     fn owed(&self, host: &str, handler: String) -> Owed {
         Owed {
             host: host.to_string(),
-            playbook: self.playbook.clone(),
-            play: self.play.clone(),
+            playbook: self.playbook.to_string(),
+            play: self.play.to_string(),
             handler,
             run: self.run.id.clone(),
             since: now(),
@@ -400,65 +438,73 @@ impl Writer {
         self.tasks.entry(info.id).or_insert_with(|| task_ref(info, directory)).clone()
     }
 
-    fn recorded(&mut self, recorded: Recorded) {
+    fn recorded(&mut self, recorded: &Recorded) {
         let Recorded { host, task: info, changes, applied, login, hidden } = recorded;
         if !self.changes_things() || info.check {
             return;
         }
-        let task = self.task(&info);
-        let mut changed: HashSet<(String, String)> = HashSet::new();
-        let mut sensitive: HashSet<(String, String)> = HashSet::new();
+        let task = self.task(info);
+        let mut changed: HashMap<(&str, &str), bool> = HashMap::new();
         for change in changes {
-            let key = (resource::kind(&change.kind).to_string(), change.id.clone());
-            if change.sensitive {
-                sensitive.insert(key.clone());
-            }
-            changed.insert(key);
+            let sensitive = changed.entry((resource::kind(&change.kind), &change.id)).or_default();
+            *sensitive |= change.sensitive;
             if resource::is_path(&change.kind) && change.after.is_null() {
                 self.removed.push((host.clone(), change.id.clone()));
+                self.known.forget(host);
             }
-            let sealed = hidden || change.sensitive;
-            let side = |value: Value| if sealed { Value::Null } else { value };
+            let sealed = *hidden || change.sensitive;
+            let side = |value: &Value| if sealed { Value::Null } else { value.clone() };
             let seq = self.next();
             self.priors.push(Prior {
                 run: self.run.id.clone(),
                 seq,
                 host: host.to_string(),
                 task: task.clone(),
-                kind: change.kind,
-                id: change.id,
-                before: side(change.before),
-                after: side(change.after),
+                kind: change.kind.clone(),
+                id: change.id.clone(),
+                before: side(&change.before),
+                after: side(&change.after),
                 sealed,
             });
         }
         for one in applied {
             let (kind, state) = resource::normal(&one.kind, &one.state);
-            let key = (kind.to_string(), one.id.clone());
-            let sealed = hidden || sensitive.contains(&key);
-            let was_changed = changed.contains(&key);
-            let number = number_of(&host, &key);
-            let (owner, also, state, was_changed) = self.merge(number, &key.0, &info, state, was_changed);
-            self.applied.insert(
-                number,
-                Applied {
-                    host: host.to_string(),
-                    kind: key.0,
-                    id: key.1,
-                    state,
-                    sealed,
-                    task: owner,
-                    also,
-                    playbook: self.playbook.clone(),
-                    play: self.play.clone(),
-                    login: login.clone(),
-                    run: self.run.id.clone(),
-                    recorded: now(),
-                    changed_run: was_changed.then(|| self.run.id.clone()),
-                    origin: "run".into(),
-                },
-            );
+            let change = changed.get(&(kind, one.id.as_str()));
+            let sealed = *hidden || change.is_some_and(|sensitive| *sensitive);
+            let number = number_of(host, kind, &one.id);
+            let (owner, also, state, was_changed) = self.merge(number, kind, info, state, change.is_some());
+            let one = Applied {
+                host: host.clone(),
+                kind: self.kind(kind),
+                id: one.id.clone(),
+                state: Stored::new(kind, &state, sealed, self.store.salt()),
+                sealed,
+                task: owner,
+                also,
+                playbook: self.playbook.clone(),
+                play: self.play.clone(),
+                login: login.clone(),
+                run: self.name.clone(),
+                recorded: now(),
+                changed_run: was_changed.then(|| self.name.clone()),
+                origin: self.origin.clone(),
+            };
+            if !was_changed && self.known.has(number, &one) {
+                self.applied.remove(&number);
+            } else {
+                self.applied.insert(number, one);
+            }
         }
+    }
+
+    /// The name of a kind, which many resources share.
+    fn kind(&mut self, kind: &str) -> Arc<str> {
+        if let Some(known) = self.kinds.get(kind) {
+            return known.clone();
+        }
+        let name: Arc<str> = kind.into();
+        self.kinds.insert(name.clone());
+        name
     }
 
     /// What other tasks of this run have said of the same resource: the properties that they manage and this
@@ -510,6 +556,10 @@ impl Writer {
                 tasks.push(task);
             }
         }
+        // Should it fail, nothing is written any more.
+        for (number, one) in &applied {
+            self.known.note(*number, one);
+        }
         let run = self.run.id.clone();
         self.store.within(|store| {
             store.note_tasks(tasks)?;
@@ -528,9 +578,9 @@ impl Writer {
 }
 
 /// What stands for a resource of a host within a run.
-fn number_of(host: &str, key: &(String, String)) -> u64 {
+fn number_of(host: &str, kind: &str, id: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (host, key).hash(&mut hasher);
+    (host, kind, id).hash(&mut hasher);
     hasher.finish()
 }
 

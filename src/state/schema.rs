@@ -61,4 +61,14 @@ create table acks (
     reason text not null, owner text not null, created bigint not null, expires bigint,
     primary key (host, kind, id)
 );
+", "
+create table outcomes (
+    run text not null, host text not null, seq bigint not null, results text not null,
+    primary key (run, host, seq)
+);
+insert into outcomes (run, host, seq, results)
+    select run, host, seq, '[[' || seq || ',' || task || ',\"' || verdict || '\",' || ignored || ',' || millis || ']]'
+    from results;
+drop table results;
+alter table applied add column digest bigint not null default 0;
 "];

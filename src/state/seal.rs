@@ -3,6 +3,8 @@
 //! What a task hides (`no_log`), and properties that are secrets by their nature, are stored as digests salted
 //! with a random text of the store: equal values compare equal, and nothing can be read back.
 
+use std::sync::Arc;
+
 use crate::system::{Algorithm, digest};
 use crate::value::{Map, Value};
 
@@ -49,6 +51,37 @@ pub fn json(kind: &str, value: &Value, hidden: bool, salt: &str) -> String {
         }
     };
     serde_json::to_string(shown).unwrap_or_else(|_| "null".into())
+}
+
+/// A state in the form in which it is kept: JSON, sealed where it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored(Arc<str>);
+
+impl Stored {
+    /// A state of a resource of this kind; all of it is sealed if its task hides it.
+    pub fn new(kind: &str, state: &Value, hidden: bool, salt: &str) -> Stored {
+        Stored(json(kind, state, hidden, salt).into())
+    }
+
+    /// A state as the store has it.
+    pub fn from_text(text: &str) -> Stored {
+        Stored(text.into())
+    }
+
+    /// As it is kept.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// The state; `Null`: absent.
+    pub fn value(&self) -> Value {
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+
+    /// Whether the resource is to be absent.
+    pub fn is_absent(&self) -> bool {
+        &*self.0 == "null"
+    }
 }
 
 /// The digest that stands for a value. What is sealed already stays as it is.

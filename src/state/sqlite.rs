@@ -10,7 +10,7 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, params_from_iter};
 
 use super::StoreError;
-use super::backend::{Backend, Cell, Insert};
+use super::backend::{Backend, Cell, Insert, Rows};
 
 /// How long one process waits for another that writes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -77,7 +77,7 @@ fn from(path: &Path, error: rusqlite::Error) -> StoreError {
     }
 }
 
-impl ToSql for Cell {
+impl ToSql for Cell<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
             Cell::Null => ValueRef::Null,
@@ -87,13 +87,13 @@ impl ToSql for Cell {
     }
 }
 
-fn cell(value: ValueRef<'_>) -> Cell {
+fn cell(value: ValueRef<'_>) -> Cell<'_> {
     match value {
         ValueRef::Null => Cell::Null,
         ValueRef::Integer(number) => Cell::Int(number),
         #[expect(clippy::cast_possible_truncation, reason = "only sums of whole numbers come as this")]
         ValueRef::Real(number) => Cell::Int(number as i64),
-        ValueRef::Text(text) | ValueRef::Blob(text) => Cell::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Text(text) | ValueRef::Blob(text) => Cell::Text(String::from_utf8_lossy(text)),
     }
 }
 
@@ -106,7 +106,7 @@ impl Backend for Sqlite {
         self.connection.execute_batch(sql).map_err(|error| from(&self.path, error))
     }
 
-    fn execute(&mut self, sql: &str, cells: &[Cell]) -> Result<u64, StoreError> {
+    fn execute(&mut self, sql: &str, cells: &[Cell<'_>]) -> Result<u64, StoreError> {
         let fail = |error| from(&self.path, error);
         let mut statement = self.connection.prepare_cached(sql).map_err(fail)?;
         let count = statement.execute(params_from_iter(cells)).map_err(fail)?;
@@ -116,16 +116,15 @@ impl Backend for Sqlite {
     fn query(
         &mut self,
         sql: &str,
-        cells: &[Cell],
-        row: &mut dyn FnMut(&[Cell]) -> Result<(), StoreError>,
+        cells: &[Cell<'_>],
+        row: &mut dyn FnMut(&[Cell<'_>]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let fail = |error| from(&self.path, error);
         let mut statement = self.connection.prepare_cached(sql).map_err(fail)?;
         let width = statement.column_count();
         let mut rows = statement.query(params_from_iter(cells)).map_err(fail)?;
-        let mut out = Vec::with_capacity(width);
         while let Some(found) = rows.next().map_err(fail)? {
-            out.clear();
+            let mut out = Vec::with_capacity(width);
             for column in 0..width {
                 out.push(cell(found.get_ref(column).map_err(fail)?));
             }
@@ -134,7 +133,7 @@ impl Backend for Sqlite {
         Ok(())
     }
 
-    fn insert(&mut self, into: &Insert, rows: &mut dyn Iterator<Item = Vec<Cell>>) -> Result<(), StoreError> {
+    fn insert(&mut self, into: &Insert, rows: Rows<'_, '_>) -> Result<(), StoreError> {
         let fail = |error| from(&self.path, error);
         let mut statement = self.connection.prepare_cached(&into.statement(1)).map_err(fail)?;
         for row in rows {

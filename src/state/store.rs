@@ -1,8 +1,9 @@
 //! The store's operations, written once for every kind of database.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::iter::once;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::backend::{Backend, Cell, Insert};
 use super::postgres::Postgres;
@@ -10,7 +11,7 @@ use super::schema::MIGRATIONS;
 use super::sqlite::Sqlite;
 use super::{
     Ack, Applied, Audit, AuditHost, Finding, Login, NewAudit, NewRun, NotedTask, Owed, Place, Prior, Run,
-    RunHost, RunKind, Stats, Status, StoreError, TaskOutcome, TaskRef, Verdict, now, process, seal,
+    RunHost, RunKind, Stats, Status, StoreError, Stored, TaskOutcome, TaskRef, Verdict, now, process, seal,
 };
 use crate::value::{Map, Value, map_of};
 
@@ -37,6 +38,12 @@ pub struct Opened {
     /// A damaged store was set aside: what happened, in a sentence.
     pub warning: Option<String>,
 }
+
+/// A result within a row of results: position in the run, task, verdict, whether it was ignored, milliseconds.
+type Packed<'a> = (u64, i64, std::borrow::Cow<'a, str>, i64, u64);
+
+const APPLIED_COLUMNS: &str = "host, kind, applied.id, state, sealed, task, also, playbook, play, login, run, \
+    recorded, changed_run, origin";
 
 const TASK_COLUMNS: &str = "t.file, t.line, t.title, t.role, t.action, t.handler";
 
@@ -190,8 +197,8 @@ impl Store {
     fn all<T>(
         &mut self,
         sql: &str,
-        cells: &[Cell],
-        mut make: impl FnMut(&[Cell]) -> T,
+        cells: &[Cell<'_>],
+        mut make: impl FnMut(&[Cell<'_>]) -> T,
     ) -> Result<Vec<T>, StoreError> {
         let mut out = Vec::new();
         self.backend.query(sql, cells, &mut |row| {
@@ -204,8 +211,8 @@ impl Store {
     fn one<T>(
         &mut self,
         sql: &str,
-        cells: &[Cell],
-        make: impl FnMut(&[Cell]) -> T,
+        cells: &[Cell<'_>],
+        make: impl FnMut(&[Cell<'_>]) -> T,
     ) -> Result<Option<T>, StoreError> {
         Ok(self.all(sql, cells, make)?.into_iter().next())
     }
@@ -291,11 +298,11 @@ impl Store {
             ],
             conflict: "on conflict (run, host) do nothing",
         };
-        let rows: Vec<Vec<Cell>> = hosts
+        let rows: Vec<Vec<Cell<'_>>> = hosts
             .iter()
             .map(|host| {
                 let s = &host.stats;
-                let mut row: Vec<Cell> = vec![id.into(), (&host.host).into()];
+                let mut row: Vec<Cell<'_>> = vec![id.into(), (&host.host).into()];
                 row.extend(
                     [s.ok, s.changed, s.unreachable, s.failed, s.skipped, s.rescued, s.ignored]
                         .map(Cell::from),
@@ -317,8 +324,8 @@ impl Store {
     /// What the database says.
     pub fn runs(&mut self, limit: u64, host: Option<&str>) -> Result<Vec<Run>, StoreError> {
         let with_host = "where r.id in (select run from run_hosts where host = $1 union \
-                         select run from results where host = $2)";
-        let mut cells: Vec<Cell> = Vec::new();
+                         select run from outcomes where host = $2)";
+        let mut cells: Vec<Cell<'_>> = Vec::new();
         let filter = match host {
             Some(host) => {
                 cells.extend([Cell::from(host), Cell::from(host)]);
@@ -415,20 +422,20 @@ impl Store {
     /// What the database says.
     pub fn record_results(&mut self, run: &str, results: &[TaskOutcome]) -> Result<(), StoreError> {
         let into = Insert {
-            table: "results",
-            columns: &["run", "seq", "host", "task", "verdict", "ignored", "millis"],
-            conflict: "on conflict (run, seq) do nothing",
+            table: "outcomes",
+            columns: &["run", "host", "seq", "results"],
+            conflict: "on conflict (run, host, seq) do nothing",
         };
-        let mut rows = results.iter().map(|result| {
-            vec![
-                run.into(),
-                result.seq.into(),
-                (&result.host).into(),
-                result.task.number().into(),
-                (&result.verdict).into(),
-                result.ignored.into(),
-                result.millis.into(),
-            ]
+        // A row each would cost more than all else that is noted of a task that changes nothing.
+        let mut by_host: BTreeMap<&str, Vec<Packed<'_>>> = BTreeMap::new();
+        for one in results {
+            let packed =
+                (one.seq, one.task.number(), one.verdict.as_str().into(), i64::from(one.ignored), one.millis);
+            by_host.entry(&one.host).or_default().push(packed);
+        }
+        let mut rows = by_host.iter().filter_map(|(host, results)| {
+            let (first, ..) = results.first()?;
+            Some(vec![run.into(), (*host).into(), (*first).into(), json(results).into()])
         });
         self.backend.insert(&into, &mut rows)
     }
@@ -438,18 +445,32 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub fn results(&mut self, run: &str) -> Result<Vec<TaskOutcome>, StoreError> {
-        let sql = format!(
-            "select r.seq, r.host, r.verdict, r.ignored, r.millis, {TASK_COLUMNS} from results r \
-             join tasks t on t.id = r.task where r.run = $1 order by r.seq"
-        );
-        self.all(&sql, &[run.into()], |row| TaskOutcome {
-            seq: u64::try_from(row[0].int()).unwrap_or_default(),
-            host: row[1].text().to_string(),
-            verdict: row[2].text().to_string(),
-            ignored: row[3].int() != 0,
-            millis: u64::try_from(row[4].int()).unwrap_or_default(),
-            task: task_of(&row[5..]),
-        })
+        let tasks = self.tasks()?;
+        let mut out: Vec<TaskOutcome> = Vec::new();
+        let sql = "select host, results from outcomes where run = $1";
+        self.backend.query(sql, &[run.into()], &mut |row| {
+            let results: Vec<Packed<'_>> = serde_json::from_str(row[1].text()).unwrap_or_default();
+            out.extend(results.into_iter().filter_map(|(seq, task, verdict, ignored, millis)| {
+                Some(TaskOutcome {
+                    seq,
+                    host: row[0].text().to_string(),
+                    task: tasks.get(&task)?.clone(),
+                    verdict: verdict.into_owned(),
+                    ignored: ignored != 0,
+                    millis,
+                })
+            }));
+            Ok(())
+        })?;
+        out.sort_unstable_by_key(|one| one.seq);
+        Ok(out)
+    }
+
+    /// All tasks, by number.
+    fn tasks(&mut self) -> Result<HashMap<i64, NotedTask>, StoreError> {
+        let sql = format!("select {TASK_COLUMNS}, t.id from tasks t");
+        let tasks = self.all(&sql, &[], |row| (row[6].int(), task_of(row, row[6].int())))?;
+        Ok(tasks.into_iter().collect())
     }
 
     /// Notes from which commit a run was made.
@@ -496,7 +517,7 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub fn prior(&mut self, run: &str, host: Option<&str>) -> Result<Vec<Prior>, StoreError> {
-        let mut cells: Vec<Cell> = vec![run.into()];
+        let mut cells: Vec<Cell<'_>> = vec![run.into()];
         let filter = match host {
             Some(host) => {
                 cells.push(host.into());
@@ -506,7 +527,7 @@ impl Store {
         };
         let sql = format!(
             "select p.run, p.seq, p.host, p.kind, p.id, p.before_state, p.after_state, p.sealed, \
-             {TASK_COLUMNS} from prior p join tasks t on t.id = p.task where p.run = $1 {filter} order by p.seq"
+             {TASK_COLUMNS}, t.id from prior p join tasks t on t.id = p.task where p.run = $1 {filter} order by p.seq"
         );
         self.all(&sql, &cells, |row| Prior {
             run: row[0].text().to_string(),
@@ -517,7 +538,7 @@ impl Store {
             before: value_of(&row[5]),
             after: value_of(&row[6]),
             sealed: row[7].int() != 0,
-            task: task_of(&row[8..]),
+            task: task_of(&row[8..], row[14].int()),
         })
     }
 
@@ -549,6 +570,7 @@ impl Store {
                 "recorded",
                 "changed_run",
                 "origin",
+                "digest",
             ],
             // A run that only found it right does not forget which one changed it.
             conflict: "on conflict (host, kind, id) do update set state = excluded.state, \
@@ -556,64 +578,52 @@ impl Store {
                        playbook = excluded.playbook, play = excluded.play, login = excluded.login, \
                        run = excluded.run, recorded = excluded.recorded, \
                        changed_run = coalesce(excluded.changed_run, applied.changed_run), \
-                       origin = excluded.origin",
+                       origin = excluded.origin, digest = excluded.digest",
         };
-        let mut also_of: HashMap<Vec<NotedTask>, Option<String>> = HashMap::new();
-        let mut logins: HashMap<&Login, String> = HashMap::new();
         let mut rows = applied.into_iter().map(|one| {
-            let also = if one.also.is_empty() {
-                None
-            } else {
-                also_of.entry(one.also.clone()).or_insert_with(|| Some(also_json(&one.also))).clone()
-            };
             vec![
                 (&one.host).into(),
                 (&one.kind).into(),
                 (&one.id).into(),
-                seal::json(&one.kind, &one.state, one.sealed, &self.salt).into(),
+                one.state.text().into(),
                 one.sealed.into(),
                 one.task.number().into(),
-                also.into(),
+                (!one.also.is_empty()).then(|| also_json(&one.also)).into(),
                 (&one.playbook).into(),
                 (&one.play).into(),
-                (&*logins.entry(&one.login).or_insert_with(|| login_json(&one.login))).into(),
+                login_json(&one.login).into(),
                 (&one.run).into(),
                 one.recorded.into(),
-                one.changed_run.as_deref().into(),
+                one.changed_run.as_ref().into(),
                 (&one.origin).into(),
+                one.digest().into(),
             ]
         });
         self.backend.insert(&into, &mut rows)
     }
 
-    /// Hands every resource that was applied to a host (or to any) to `visit`, in order of host, kind and
-    /// id, without holding all of them.
+    /// Hands every resource that was applied to these hosts to `visit`, host by host in order of kind and id,
+    /// without holding all of them.
     ///
     /// # Errors
     /// What the database says.
     pub fn visit_applied(
         &mut self,
-        host: Option<&str>,
+        hosts: &[&str],
         visit: &mut dyn FnMut(Applied),
     ) -> Result<(), StoreError> {
-        let mut cells: Vec<Cell> = Vec::new();
-        let filter = match host {
-            Some(host) => {
-                cells.push(host.into());
-                "where a.host = $1"
-            }
-            None => "",
-        };
-        let sql = format!(
-            "select a.host, a.kind, a.id, a.state, a.sealed, a.also, a.playbook, a.play, a.login, a.run, \
-             a.recorded, a.changed_run, a.origin, {TASK_COLUMNS} from applied a \
-             join tasks t on t.id = a.task {filter} order by a.host, a.kind, a.id"
-        );
+        let tasks = self.tasks()?;
         let mut last = Last::default();
-        self.backend.query(&sql, &cells, &mut |row| {
-            visit(applied_of(row, &mut last));
-            Ok(())
-        })
+        let sql = format!("select {APPLIED_COLUMNS} from applied where host = $1 order by kind, applied.id");
+        for host in hosts {
+            self.backend.query(&sql, &[(*host).into()], &mut |row| {
+                if let Some(task) = tasks.get(&row[5].int()) {
+                    visit(applied_of(row, task.clone(), &mut last));
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// What was applied to these hosts.
@@ -622,10 +632,30 @@ impl Store {
     /// What the database says.
     pub fn applied(&mut self, hosts: &[&str]) -> Result<Vec<Applied>, StoreError> {
         let mut out = Vec::new();
-        for host in hosts {
-            self.visit_applied(Some(host), &mut |applied| out.push(applied))?;
-        }
+        self.visit_applied(hosts, &mut |applied| out.push(applied))?;
         Ok(out)
+    }
+
+    /// The playbooks that have applied something to a host.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn playbooks_of(&mut self, host: &str) -> Result<Vec<String>, StoreError> {
+        let sql = "select distinct playbook from applied where host = $1 order by playbook";
+        self.all(sql, &[host.into()], |row| row[0].text().to_string())
+    }
+
+    /// Hands kind, name and [`Applied::digest`] of what was applied to a host to `visit`.
+    ///
+    /// # Errors
+    /// What the database says, or `visit`.
+    pub fn visit_digests(
+        &mut self,
+        host: &str,
+        visit: &mut dyn FnMut(&str, &str, i64) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let sql = "select kind, id, digest from applied where host = $1";
+        self.backend.query(sql, &[host.into()], &mut |row| visit(row[0].text(), row[1].text(), row[2].int()))
     }
 
     /// One resource as it was left.
@@ -634,12 +664,12 @@ impl Store {
     /// What the database says.
     pub fn find_applied(&mut self, host: &str, kind: &str, id: &str) -> Result<Option<Applied>, StoreError> {
         let sql = format!(
-            "select a.host, a.kind, a.id, a.state, a.sealed, a.also, a.playbook, a.play, a.login, a.run, \
-             a.recorded, a.changed_run, a.origin, {TASK_COLUMNS} from applied a \
-             join tasks t on t.id = a.task where a.host = $1 and a.kind = $2 and a.id = $3"
+            "select {APPLIED_COLUMNS}, {TASK_COLUMNS} from applied join tasks t on t.id = task \
+             where host = $1 and kind = $2 and applied.id = $3"
         );
-        let mut last = Last::default();
-        self.one(&sql, &[host.into(), kind.into(), id.into()], |row| applied_of(row, &mut last))
+        self.one(&sql, &[host.into(), kind.into(), id.into()], |row| {
+            applied_of(row, task_of(&row[14..], row[5].int()), &mut Last::default())
+        })
     }
 
     /// The hosts that something was applied to, with how many resources.
@@ -717,7 +747,7 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub fn owed(&mut self, playbook: Option<&str>) -> Result<Vec<Owed>, StoreError> {
-        let mut cells: Vec<Cell> = Vec::new();
+        let mut cells: Vec<Cell<'_>> = Vec::new();
         let filter = match playbook {
             Some(playbook) => {
                 cells.push(playbook.into());
@@ -800,7 +830,7 @@ impl Store {
         hosts: &[AuditHost],
         findings: &[Finding],
     ) -> Result<(), StoreError> {
-        let host_rows: Vec<Vec<Cell>> = hosts
+        let host_rows: Vec<Vec<Cell<'_>>> = hosts
             .iter()
             .map(|host| {
                 vec![
@@ -813,7 +843,9 @@ impl Store {
                 ]
             })
             .collect();
-        let finding_rows: Vec<Vec<Cell>> = findings.iter().map(|one| self.finding_row(id, one)).collect();
+        let salt = self.salt.clone();
+        let finding_rows: Vec<Vec<Cell<'_>>> =
+            findings.iter().map(|one| finding_row(id, one, &salt)).collect();
         let resources: u64 = hosts.iter().map(|host| host.resources).sum();
         self.within(|store| {
             store.note_tasks(findings.iter().filter_map(|finding| finding.task.as_ref()))?;
@@ -849,27 +881,6 @@ impl Store {
             store.backend.execute(sql, &cells)?;
             Ok(())
         })
-    }
-
-    fn finding_row(&self, audit: &str, one: &Finding) -> Vec<Cell> {
-        let state = |value: &Option<Value>| {
-            value.as_ref().map(|value| seal::json(&one.kind, value, one.sealed, &self.salt))
-        };
-        vec![
-            audit.into(),
-            (&one.host).into(),
-            (&one.kind).into(),
-            (&one.id).into(),
-            one.verdict.name().into(),
-            state(&one.applied).into(),
-            state(&one.actual).into(),
-            state(&one.desired).into(),
-            one.sealed.into(),
-            one.task.as_ref().map(NotedTask::number).into(),
-            json(&one.hints).into(),
-            (&one.fingerprint).into(),
-            one.acked.as_deref().into(),
-        ]
     }
 
     /// The latest audits, the newest first.
@@ -947,7 +958,7 @@ impl Store {
              left join tasks t on t.id = f.task where f.audit = $1 order by f.host, f.kind, f.id"
         );
         self.all(&sql, &[audit.into()], |row| {
-            let state = |cell: &Cell| cell.maybe().map(|_| value_of(cell));
+            let state = |cell: &Cell<'_>| cell.maybe().map(|_| value_of(cell));
             Finding {
                 host: row[0].text().to_string(),
                 kind: row[1].text().to_string(),
@@ -960,7 +971,7 @@ impl Store {
                 hints: serde_json::from_str(row[8].text()).unwrap_or_default(),
                 fingerprint: row[9].text().to_string(),
                 acked: row[10].maybe(),
-                task: row[11].maybe_int().map(|_| task_of(&row[12..])),
+                task: row[11].maybe_int().map(|number| task_of(&row[12..], number)),
             }
         })
     }
@@ -1022,8 +1033,8 @@ impl Store {
 
     // ---- retention ----
 
-    /// Removes runs and audits that ended before a time, but never the last of each; applied resources and
-    /// owed handlers stay. Returns how many runs and audits went.
+    /// Removes runs and audits that ended before a time, but never the last of each, nor a run of which
+    /// something is in force: applied resources and owed handlers stay. Returns how many runs and audits went.
     ///
     /// # Errors
     /// What the database says.
@@ -1031,18 +1042,26 @@ impl Store {
         self.within(|store| {
             let mut gone = 0;
             for (table, parts) in [
-                ("runs", &[("run_hosts", "run"), ("results", "run"), ("prior", "run")][..]),
+                ("runs", &[("run_hosts", "run"), ("outcomes", "run"), ("prior", "run")][..]),
                 ("audits", &[("audit_hosts", "audit"), ("findings", "audit")][..]),
             ] {
                 let old = format!(
                     "select id from {table} where started < $1 and started < (select max(started) from {table})"
                 );
-                for (part, column) in parts {
-                    let sql = format!("delete from {part} where {column} in ({old})");
-                    store.backend.execute(&sql, &[before.into()])?;
+                let mut old = store.all(&old, &[before.into()], |row| row[0].text().to_string())?;
+                if table == "runs" && !old.is_empty() {
+                    let sql = "select run from applied union select changed_run from applied";
+                    let in_force: HashSet<Option<String>> =
+                        store.all(sql, &[], |row| row[0].maybe())?.into_iter().collect();
+                    old.retain(|run| !in_force.contains(&Some(run.clone())));
                 }
-                let sql = format!("delete from {table} where id in ({old})");
-                gone += store.backend.execute(&sql, &[before.into()])?;
+                for id in &old {
+                    for (part, column) in parts {
+                        let sql = format!("delete from {part} where {column} = $1");
+                        store.backend.execute(&sql, &[id.into()])?;
+                    }
+                    gone += store.backend.execute(&format!("delete from {table} where id = $1"), &[id.into()])?;
+                }
             }
             Ok(gone)
         })
@@ -1057,7 +1076,27 @@ const RUN_QUERY: &str = "select r.id, r.kind, r.status, r.started, r.ended, r.he
 const AUDIT_QUERY: &str = "select id, status, started, ended, heartbeat, playbooks, options, operator, controller, \
     process, commit_id, resources, exit_code from audits";
 
-fn run_of(row: &[Cell]) -> Run {
+fn finding_row<'a>(audit: &'a str, one: &'a Finding, salt: &str) -> Vec<Cell<'a>> {
+    let state =
+        |value: &Option<Value>| value.as_ref().map(|value| seal::json(&one.kind, value, one.sealed, salt));
+    vec![
+        audit.into(),
+        (&one.host).into(),
+        (&one.kind).into(),
+        (&one.id).into(),
+        one.verdict.name().into(),
+        state(&one.applied).into(),
+        state(&one.actual).into(),
+        state(&one.desired).into(),
+        one.sealed.into(),
+        one.task.as_ref().map(NotedTask::number).into(),
+        json(&one.hints).into(),
+        (&one.fingerprint).into(),
+        one.acked.as_deref().into(),
+    ]
+}
+
+fn run_of(row: &[Cell<'_>]) -> Run {
     let text = |index: usize| row[index].text().to_string();
     let number = |index: usize| u64::try_from(row[index].int()).unwrap_or_default();
     Run {
@@ -1082,7 +1121,7 @@ fn run_of(row: &[Cell]) -> Run {
     }
 }
 
-fn audit_of(row: &[Cell]) -> Audit {
+fn audit_of(row: &[Cell<'_>]) -> Audit {
     let text = |index: usize| row[index].text().to_string();
     Audit {
         new: NewAudit {
@@ -1113,70 +1152,65 @@ fn status_of(status: &str, heartbeat: i64, controller: &str, by: &str) -> Status
     if goes_on { Status::Running } else { Status::Interrupted }
 }
 
-/// What the row before had: most rows of a host are of the same few tasks, and one login.
+/// Texts and the login of the row before, which most rows have too.
 #[derive(Default)]
 struct Last {
-    task: Option<NotedTask>,
-    login: Option<(String, Login)>,
+    texts: [Option<Arc<str>>; 7],
+    login: Option<(String, Arc<Login>)>,
 }
 
 impl Last {
-    fn task(&mut self, row: &[Cell]) -> NotedTask {
-        let same = |task: &&NotedTask| {
-            task.file == row[0].text()
-                && i64::from(task.line) == row[1].int()
-                && task.title == row[2].text()
-                && task.action == row[4].text()
-        };
-        let task = self.task.as_ref().filter(same).cloned().unwrap_or_else(|| task_of(row));
-        self.task = Some(task.clone());
-        task
+    fn text(&mut self, place: usize, text: &str) -> Arc<str> {
+        match &self.texts[place] {
+            Some(known) if **known == *text => known.clone(),
+            _ => self.texts[place].insert(text.into()).clone(),
+        }
     }
 
-    fn login(&mut self, text: &str) -> Login {
+    fn login(&mut self, text: &str) -> Arc<Login> {
         match &self.login {
             Some((known, login)) if known == text => login.clone(),
-            _ => self.login.insert((text.to_string(), login_of(text))).1.clone(),
+            _ => self.login.insert((text.to_string(), Arc::new(login_of(text)))).1.clone(),
         }
     }
 }
 
-fn applied_of(row: &[Cell], last: &mut Last) -> Applied {
-    let text = |index: usize| row[index].text().to_string();
+fn applied_of(row: &[Cell<'_>], task: NotedTask, last: &mut Last) -> Applied {
     Applied {
-        host: text(0),
-        kind: text(1),
-        id: text(2),
-        state: value_of(&row[3]),
+        host: last.text(0, row[0].text()),
+        kind: last.text(1, row[1].text()),
+        id: row[2].text().to_string(),
+        state: Stored::from_text(row[3].text()),
         sealed: row[4].int() != 0,
-        also: row[5].maybe().map(|also| also_of(&also)).unwrap_or_default(),
-        playbook: text(6),
-        play: text(7),
-        login: last.login(row[8].text()),
-        run: text(9),
-        recorded: row[10].int(),
-        changed_run: row[11].maybe(),
-        origin: text(12),
-        task: last.task(&row[13..]),
+        task,
+        also: row[6].maybe().map(|also| also_of(&also)).unwrap_or_default(),
+        playbook: last.text(2, row[7].text()),
+        play: last.text(3, row[8].text()),
+        login: last.login(row[9].text()),
+        run: last.text(4, row[10].text()),
+        recorded: row[11].int(),
+        changed_run: row[12].maybe().map(|run| last.text(5, &run)),
+        origin: last.text(6, row[13].text()),
     }
 }
 
-fn task_of(row: &[Cell]) -> NotedTask {
-    NotedTask::from(TaskRef {
+fn task_of(row: &[Cell<'_>], number: i64) -> NotedTask {
+    let task = TaskRef {
         file: row[0].text().to_string(),
         line: u32::try_from(row[1].int()).unwrap_or_default(),
         title: row[2].text().to_string(),
         role: row[3].maybe(),
         action: row[4].text().to_string(),
         handler: row[5].int() != 0,
-    })
+    };
+    NotedTask::with_number(task, number)
 }
 
 fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".into())
 }
 
-fn value_of(cell: &Cell) -> Value {
+fn value_of(cell: &Cell<'_>) -> Value {
     serde_json::from_str(cell.text()).unwrap_or_default()
 }
 

@@ -154,13 +154,14 @@ fn applied(host: &str, id: &str) -> Applied {
         host: host.into(),
         kind: "file".into(),
         id: id.into(),
-        state: Value::map(map_of([("sha256", "00"), ("mode", "0644")])),
+        state: Stored::from_text("{\"sha256\":\"00\",\"mode\":\"0644\"}"),
         sealed: false,
         task: task(3),
         also: vec![task(1), task(2)],
         playbook: "/p/site.yml".into(),
         play: "web".into(),
-        login: Login { connection: "ssh".into(), become_user: Some("root".into()), ..Login::default() },
+        login: Login { connection: "ssh".into(), become_user: Some("root".into()), ..Login::default() }
+            .into(),
         run: "1".into(),
         recorded: 5,
         changed_run: None,
@@ -371,17 +372,31 @@ fn two_audits_at_once_keep_to_themselves() {
 }
 
 #[test]
-fn old_runs_go_and_the_last_stays() {
+fn old_runs_go_but_the_last_and_those_in_force() {
     on_each(|store| {
-        for id in ["1", "2"] {
+        for id in ["1", "2", "3", "4"] {
             store.begin_run(&new_run(id)).expect("begins");
-            store.note_tasks([&task(3)]).expect("noted");
             std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        store.note_tasks([&task(3)]).expect("noted");
+        let one = Applied { run: "3".into(), changed_run: Some("1".into()), ..applied("web1", "/a") };
+        store.record_applied([&one]).expect("recorded");
+        let result = |seq| TaskOutcome {
+            seq,
+            host: "web1".into(),
+            task: task(3),
+            verdict: "ok".into(),
+            ignored: false,
+            millis: 1,
+        };
+        for id in ["2", "3"] {
+            store.record_results(id, &[result(1)]).expect("recorded");
         }
         assert_eq!(store.prune(now() + 1000).expect("done"), 1);
         let left: Vec<String> =
             store.runs(9, None).expect("read").into_iter().map(|run| run.new.id).collect();
-        assert_eq!(left, ["2"]);
+        assert_eq!(left, ["4", "3", "1"]);
+        assert_eq!([store.results("2"), store.results("3")].map(|found| found.expect("read").len()), [0, 1]);
     });
 }
 
@@ -424,6 +439,42 @@ fn a_damaged_store_is_set_aside_and_a_newer_one_is_left_alone() {
     let error = Store::open(&Place::File(path.clone())).expect_err("newer");
     assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
     assert!(error.to_string().contains("use the newer setpoint"), "{error}");
+}
+
+#[test]
+fn a_store_of_the_first_version_keeps_its_results() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let sqlite = || -> Box<dyn super::backend::Backend> {
+        Box::new(super::sqlite::Sqlite::open(&dir.path().join("old.db")).expect("opens"))
+    };
+    let mut backends = vec![sqlite()];
+    if let Some(url) = server::fresh_database() {
+        backends.push(Box::new(super::postgres::Postgres::open(&url).expect("opens")));
+    }
+    for mut backend in backends {
+        backend.batch(super::schema::MIGRATIONS[0]).expect("made");
+        let old = "insert into meta (name, value) values ('version', '1'), ('salt', 'pepper');
+            insert into results (run, seq, host, task, verdict, ignored, millis)
+            values ('7.1', 1, 'web1', 5, 'ok', 0, 12), ('7.1', 2, 'web2', 5, 'failed', 1, 3);
+            insert into tasks (id, file, line, title, role, action, handler)
+            values (5, 'site.yml', 3, 't', null, 'ping', 0)";
+        backend.batch(old).expect("written");
+        let mut store = Store::on(backend).expect("it is brought up to date");
+        let told: Vec<String> = store
+            .results("7.1")
+            .expect("read")
+            .iter()
+            .map(|one| {
+                format!("{} {} {} {} {}", one.host, one.task.line, one.verdict, one.ignored, one.millis)
+            })
+            .collect();
+        assert_eq!(told, ["web1 3 ok false 12", "web2 3 failed true 3"]);
+        assert_eq!(store.salt(), "pepper");
+        let one = applied("web1", "/a");
+        store.note_tasks([&one.task]).expect("noted");
+        store.record_applied([&one]).expect("recorded");
+        assert_eq!(store.applied(&["web1"]).expect("read"), [one]);
+    }
 }
 
 #[test]
@@ -471,7 +522,7 @@ mod recording {
     use std::sync::Arc;
 
     use super::*;
-    use crate::event::{Event, HostStats, Listener, TaskInfo, TaskResult, Verdict as Outcome};
+    use crate::event::{Event, HostStats, Listener, Recorded, TaskInfo, TaskResult, Verdict as Outcome};
     use crate::state::recorder::Recorder;
     use crate::system::{self, Change};
     use crate::value::Origin;
@@ -498,14 +549,14 @@ mod recording {
             text: Some(("the old content".into(), "the new content".into())),
             ..Change::default()
         };
-        Event::Recorded {
+        Event::Recorded(Arc::new(Recorded {
             host: "web1".into(),
             task: info(id, false),
             changes: if changed { vec![change] } else { vec![] },
             applied: vec![system::Applied { kind: "file".into(), id: resource.into(), state: state.clone() }],
-            login: Login { connection: "ssh".into(), ..Login::default() },
+            login: Login { connection: "ssh".into(), ..Login::default() }.into(),
             hidden,
-        }
+        }))
     }
 
     fn result(id: u64, handler: bool, verdict: Outcome) -> Event {
@@ -528,7 +579,7 @@ mod recording {
     fn record(path: &Path, run: NewRun, events: &[Event]) {
         let (mut recorder, ending) = Recorder::start(open(path), run).expect("starts");
         recorder.event(&Event::PlaybookStarted { path: "/p/site.yml".into() });
-        recorder.event(&Event::PlayStarted { name: "web".into(), hosts: vec![], check: false });
+        recorder.event(&Event::PlayStarted { name: "web".into(), hosts: vec!["web1".into()], check: false });
         for event in events {
             recorder.event(event);
         }
@@ -581,7 +632,7 @@ mod recording {
         let run = store.find_run("last").expect("found");
         assert_eq!((run.status, run.hosts, run.changes), (Status::Ok, 1, 1));
         let one = store.find_applied("web1", "file", "/etc/a").expect("read").expect("recorded");
-        assert_eq!((one.state.clone(), one.task.title.as_str()), (state("0644"), "task 2"));
+        assert_eq!((one.state.value(), one.task.title.as_str()), (state("0644"), "task 2"));
         assert_eq!(one.also.iter().map(|task| task.title.as_str()).collect::<Vec<_>>(), ["task 1"]);
         assert_eq!((one.changed_run.as_deref(), one.task.file.as_str()), (Some("7.1"), "site.yml"));
         assert_eq!(store.results("7.1").expect("read").len(), 3);
@@ -594,6 +645,60 @@ mod recording {
         done.task = Arc::new(other);
         record(&path, new_run("8.1"), &[Event::Result(done)]);
         assert_eq!(open(&path).owed(None).expect("read"), []);
+    }
+
+    #[test]
+    fn what_is_as_it_was_is_not_written_again() {
+        let state = |mode: &str| Value::map(map_of([("mode", mode)]));
+        let removed = Event::Recorded(Arc::new(Recorded {
+            host: "web1".into(),
+            task: info(3, false),
+            changes: vec![Change { kind: "directory".into(), id: "/d".into(), ..Change::default() }],
+            applied: vec![],
+            login: Arc::default(),
+            hidden: false,
+        }));
+        let one = |id: u64, mode: &str, changed: bool| recorded(id, "/d/a", &state(mode), changed, false);
+        // What a second run says after the first has left mode 1, and which run the store then names, with the
+        // mode and the run that has changed it last.
+        let cases: &[(&[Event], &str)] = &[
+            (&[one(1, "1", false)], "7.1 1 7.1"),
+            (&[one(1, "1", true)], "8.1 1 8.1"),
+            (&[one(1, "2", false)], "8.1 2 7.1"),
+            (&[one(2, "1", false)], "8.1 1 7.1"),
+            (&[], "7.1 1 7.1"),
+            (&[one(1, "2", true), one(1, "1", true)], "8.1 1 8.1"),
+            (std::slice::from_ref(&removed), "gone"),
+            (&[removed.clone(), one(1, "1", false)], "8.1 1 -"),
+        ];
+        for (number, (events, expected)) in cases.iter().enumerate() {
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = dir.path().join("state.db");
+            record(&path, new_run("7.1"), &[one(1, "1", true)]);
+            record(&path, new_run("8.1"), events);
+            let found = open(&path).find_applied("web1", "file", "/d/a").expect("read");
+            let told = found.map_or("gone".to_string(), |one| {
+                let mode = one.state.value().get("mode").map(Value::to_text).unwrap_or_default();
+                format!("{} {mode} {}", one.run, one.changed_run.as_deref().unwrap_or("-"))
+            });
+            assert_eq!(told, *expected, "case {number}");
+        }
+    }
+
+    #[test]
+    fn what_was_accepted_is_the_runs_again_after_the_next() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state.db");
+        let state = Value::map(map_of([("mode", "1")]));
+        let events = [recorded(1, "/a", &state, false, false)];
+        record(&path, new_run("7.1"), &events);
+        let mut store = open(&path);
+        let known = store.find_applied("web1", "file", "/a").expect("read").expect("recorded");
+        store.record_applied([&Applied { origin: "accepted by ann".into(), ..known }]).expect("recorded");
+        drop(store);
+        record(&path, new_run("8.1"), &events);
+        let one = open(&path).find_applied("web1", "file", "/a").expect("read").expect("recorded");
+        assert_eq!((&*one.origin, &*one.run), ("run", "8.1"));
     }
 
     #[test]
@@ -709,7 +814,9 @@ fn a_million_resources() {
     let written = started.elapsed();
     assert_eq!(store.applied_hosts().expect("read").iter().map(|(_, count)| count).sum::<u64>(), 1_000_000);
     let mut seen = 0_u64;
-    store.visit_applied(None, &mut |_| seen += 1).expect("read");
+    let hosts: Vec<String> = (0..100).map(|host| format!("host{host:03}")).collect();
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    store.visit_applied(&hosts, &mut |_| seen += 1).expect("read");
     assert_eq!(seen, 1_000_000);
     let one = std::time::Instant::now();
     assert_eq!(store.applied(&["host042"]).expect("read").len(), 10_000);

@@ -24,7 +24,9 @@ use crate::event::{Event, Listener};
 use crate::playbook::loader::LoadContext;
 use crate::playbook::{Playbook, Task};
 use crate::state::recorder::absolute;
-use crate::state::{Ack, Applied, Finding, Login, NewAudit, NotedTask, Status, Store, TaskRef, Verdict, now};
+use crate::state::{
+    Ack, Applied, Finding, Login, NewAudit, NotedTask, Status, Store, Stored, TaskRef, Verdict, now,
+};
 use crate::value::{Map, Value, map_of};
 
 /// Compare what was applied with what the hosts have; with playbooks, also with what they want. Changes nothing
@@ -209,10 +211,7 @@ pub fn make(
                 if judged.hosts.iter().any(|host| !host.reached) { Status::Unreachable } else { Status::Ok };
             let findings: Vec<Finding> = judged.findings.iter().map(|one| one.finding.clone()).collect();
             store.end_audit(&audit.id, status, i64::from(judged.exit()), &judged.hosts, &findings)?;
-            let mut totals = HashMap::new();
-            for one in &applied {
-                *totals.entry((one.kind.clone(), one.id.clone())).or_default() += 1;
-            }
+            let totals = totals(&applied, &findings);
             Ok(Audited { id: audit.id, judged, totals, warnings })
         }
         Err(failure) => {
@@ -220,6 +219,21 @@ pub fn make(
             Err(failure)
         }
     }
+}
+
+/// How many hosts have each resource of which there is a finding.
+fn totals(applied: &[Applied], findings: &[Finding]) -> HashMap<(String, String), usize> {
+    let mut totals: HashMap<(&str, &str), usize> =
+        findings.iter().map(|one| ((one.kind.as_str(), one.id.as_str()), 0)).collect();
+    if !totals.is_empty() {
+        for one in applied {
+            if let Some(total) = totals.get_mut(&(&*one.kind, &*one.id)) {
+                *total += 1;
+            }
+        }
+    }
+    // What no run has applied is on the host that it was found on.
+    totals.into_iter().map(|((kind, id), total)| ((kind.to_string(), id.to_string()), total.max(1))).collect()
 }
 
 /// Looks at the hosts, lets the playbooks say what they want, and judges.
@@ -232,7 +246,7 @@ fn look_at_all(
     loaded: &[Playbook],
 ) -> Result<(Judged, Vec<Applied>, Vec<crate::diagnostic::Diagnostic>), Failure> {
     let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
-    let mut applied = store.applied(&names)?;
+    let applied = store.applied(&names)?;
     let requests = Requests::of_applied(&applied);
     ask(engine, &requests)?;
     if !loaded.is_empty() {
@@ -243,10 +257,17 @@ fn look_at_all(
     let new: Vec<String> = gathered.played.iter().filter(|host| !hosts.contains(host)).cloned().collect();
     hosts.extend(new);
     hosts.sort_unstable();
-    applied.retain(|one| hosts.contains(&one.host));
+    let confirmed = requests.confirmed(&applied, &gathered.looks);
     let acks = store.acks()?;
     let salt = store.salt().to_string();
-    let context = Context { applied: &applied, hosts: &hosts, playbooks, acks: &acks, salt: &salt };
+    let context = Context {
+        applied: &applied,
+        confirmed: &confirmed,
+        hosts: &hosts,
+        playbooks,
+        acks: &acks,
+        salt: &salt,
+    };
     let mut judged = judge(&context, &gathered);
     let paths = to_be_explained(&judged);
     if !paths.is_empty() {
@@ -295,7 +316,7 @@ fn to_be_explained(judged: &Judged) -> BTreeMap<(Login, String), Vec<String>> {
     for one in &judged.findings {
         let moved = matches!(one.finding.verdict, Verdict::Drifted | Verdict::Missing | Verdict::Conflict);
         if let Some(applied) = one.applied.as_ref().filter(|_| moved && one.finding.kind == "file") {
-            let known = paths.entry((applied.login.clone(), one.finding.host.clone())).or_default();
+            let known = paths.entry((applied.login.as_ref().clone(), one.finding.host.clone())).or_default();
             if known.len() < 200 {
                 known.push(one.finding.id.clone());
             }
@@ -489,7 +510,7 @@ fn finding_value(one: &Judgement) -> Value {
         map.insert("place".into(), task.place().into());
     }
     if let Some(applied) = &one.applied {
-        map.insert("run".into(), applied.run.as_str().into());
+        map.insert("run".into(), applied.run.as_ref().into());
         map.insert("applied_at".into(), stamp(applied.recorded));
     }
     map.insert("hints".into(), finding.hints.clone().into());
@@ -579,11 +600,8 @@ fn owners(reach: &Reach, console: &mut Console) -> Result<Vec<PathBuf>, Failure>
     let hosts = known_hosts(&mut store, &prepared, console)?;
     let mut names: Vec<String> = Vec::new();
     for host in &hosts {
-        store.visit_applied(Some(host), &mut |one| {
-            if !names.contains(&one.playbook) {
-                names.push(one.playbook);
-            }
-        })?;
+        let known = store.playbooks_of(host)?;
+        names.extend(known.into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>());
     }
     let (there, gone): (Vec<PathBuf>, Vec<PathBuf>) =
         names.into_iter().map(PathBuf::from).partition(|path| path.is_file());
@@ -661,8 +679,8 @@ pub(super) fn accept(args: &Accept, console: &mut Console) -> Result<Exit, Failu
             }
             (Some(known), Some(actual), _) => {
                 let now = Applied {
-                    state: actual,
-                    origin: format!("accepted by {operator}"),
+                    state: Stored::new(&finding.kind, &actual, finding.sealed, store.salt()),
+                    origin: format!("accepted by {operator}").into(),
                     recorded: now(),
                     ..known
                 };
@@ -785,7 +803,7 @@ pub(super) fn adopt(args: &Adopt, console: &mut Console) -> Result<Exit, Failure
     let (Some(applied), false) = (applied, finding.sealed) else {
         return Err(Failure::error("the task hides what it does: adopt the file by hand"));
     };
-    let digest = applied.state.get("sha256").and_then(Value::as_str).unwrap_or_default().to_string();
+    let digest = applied.state.value().get("sha256").and_then(Value::as_str).unwrap_or_default().to_string();
     let directory = store.find_run(&applied.run).map(|run| run.new.directory).unwrap_or_default();
     let source = adopt::source(&applied.task, Path::new(&directory), &finding.id, &digest);
     let content = fetch(prepared, &finding.host, &applied.login, &finding.id, console)?;
@@ -846,7 +864,7 @@ fn wanted_text(
 ) -> Result<String, Failure> {
     let mut reach = args.reach.clone();
     reach.inventory.limit = Some(host.to_string());
-    let audited = make(&reach, &[PathBuf::from(&applied.playbook)], true, console)?;
+    let audited = make(&reach, &[PathBuf::from(&*applied.playbook)], true, console)?;
     audited
         .judged
         .findings
