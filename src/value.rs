@@ -257,7 +257,9 @@ impl Value {
     #[must_use]
     pub fn untrusted(&self) -> Value {
         match self {
-            Value::Str(text) if text.trusted => {
+            // Most have nothing to take off.
+            clean if clean.is_untrusted() => clean.clone(),
+            Value::Str(text) => {
                 Value::Str(Text { text: text.text.clone(), trusted: false, origin: text.origin.clone() })
             }
             Value::List(items) => Value::list(items.iter().map(Value::untrusted).collect()),
@@ -265,6 +267,16 @@ impl Value {
                 Value::map(map.iter().map(|(key, value)| (key.untrusted(), value.untrusted())).collect())
             }
             other => other.clone(),
+        }
+    }
+
+    /// Whether no string in it is a template.
+    fn is_untrusted(&self) -> bool {
+        match self {
+            Value::Str(text) => !text.trusted,
+            Value::List(items) => items.iter().all(Value::is_untrusted),
+            Value::Map(map) => map.iter().all(|(key, value)| key.is_untrusted() && value.is_untrusted()),
+            _ => true,
         }
     }
 

@@ -15,6 +15,11 @@ pub struct Commit {
 /// The commit of the repository that holds a file; `None` if it is in none, or there is no git.
 pub fn of(file: &Path) -> Option<Commit> {
     let directory = file.parent()?;
+    // Where there is clearly no repository, no program needs to say so.
+    let elsewhere = std::env::var_os("GIT_DIR").is_some();
+    if !elsewhere && !directory.ancestors().any(|place| place.join(".git").exists()) {
+        return None;
+    }
     let git = |arguments: &[&str]| {
         let output = Command::new("git")
             .arg("-C")

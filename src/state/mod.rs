@@ -383,6 +383,21 @@ pub struct TaskOutcome {
     pub millis: u64,
 }
 
+/// A result of a task on its way into the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewResult {
+    /// Position within the run.
+    pub seq: u64,
+    /// Number of the task, which must have been noted.
+    pub task: i64,
+    /// As in [`TaskOutcome`].
+    pub verdict: &'static str,
+    /// A failure that was ignored.
+    pub ignored: bool,
+    /// Milliseconds that it took.
+    pub millis: u64,
+}
+
 /// A resource as a run left it: the baseline of drift.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
@@ -420,12 +435,23 @@ impl Applied {
     /// What stands for all that is said of it, but for when and by which run: the same number, and there is
     /// nothing new.
     pub fn digest(&self) -> i64 {
-        let mut hasher = DefaultHasher::new();
-        (self.state.text(), self.sealed, self.task.number()).hash(&mut hasher);
-        self.also.iter().map(NotedTask::number).for_each(|number| number.hash(&mut hasher));
-        (&self.playbook, &self.play, &self.login, &self.origin).hash(&mut hasher);
-        hasher.finish().cast_signed()
+        let context = context(&self.playbook, &self.play, &self.origin, &self.login);
+        digest(self.state.text(), self.sealed, self.task.number(), &self.also, context)
     }
+}
+
+/// The part of [`Applied::digest`] that resources of a play share.
+fn context(playbook: &str, play: &str, origin: &str, login: &Login) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (playbook, play, origin, login).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn digest(state: &str, sealed: bool, task: i64, also: &[NotedTask], context: u64) -> i64 {
+    let mut hasher = DefaultHasher::new();
+    (state, sealed, task, context).hash(&mut hasher);
+    also.iter().map(NotedTask::number).for_each(|number| number.hash(&mut hasher));
+    hasher.finish().cast_signed()
 }
 
 /// A change that a run made on a host, which keeps the prior state under the run's name.

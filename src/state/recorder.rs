@@ -3,20 +3,20 @@
 //!
 //! What a failure of the store means for the run is: nothing. It is said once, and the run goes on.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::commit;
 use super::resource;
 use super::store::Store;
 use super::{
-    Applied, NewRun, NotedTask, Owed, Prior, RunHost, RunKind, Stats, Status, StoreError, Stored,
-    TaskOutcome, TaskRef, now,
+    Applied, NewResult, NewRun, NotedTask, Owed, Prior, RunHost, RunKind, Stats, Status, StoreError, Stored,
+    TaskRef, now, seal,
 };
 use crate::engine::options::relative;
 use crate::event::{Event, HostStats, Listener, Recorded, TaskInfo, Verdict};
@@ -57,7 +57,7 @@ pub struct Recorder {
 pub struct Ending {
     to: Sender<Message>,
     over: Arc<Over>,
-    thread: Option<JoinHandle<Option<StoreError>>>,
+    done: Receiver<Option<StoreError>>,
 }
 
 /// Whether the run is over: then nothing is gathered any longer.
@@ -92,11 +92,19 @@ impl Recorder {
         let (to, from) = channel();
         let over = Arc::new(Over::default());
         let heard = Arc::clone(&over);
-        let thread = std::thread::Builder::new()
+        let (tell, done) = channel();
+        std::thread::Builder::new()
             .name("recorder".into())
-            .spawn(move || Writer::new(store, run).work(&from, &heard))
+            .spawn(move || {
+                let mut writer = Writer::new(store, run);
+                let outcome = writer.work(&from, &heard);
+                let Writer { store, .. } = writer;
+                drop(store);
+                // Nobody needs to wait until what is remembered of the run is freed.
+                let _ = tell.send(outcome);
+            })
             .map_err(|error| StoreError::Place(format!("there is no thread for the state store: {error}")))?;
-        Ok((Recorder { to: to.clone() }, Ending { to, over, thread: Some(thread) }))
+        Ok((Recorder { to: to.clone() }, Ending { to, over, done }))
     }
 
     fn tell(&self, message: Message) {
@@ -114,8 +122,8 @@ impl Ending {
 
     /// Waits until everything is written, once it is told how the run ended. Returns what went wrong with the
     /// store.
-    pub fn finish(mut self) -> Option<StoreError> {
-        self.thread.take().and_then(|thread| thread.join().unwrap_or(None))
+    pub fn finish(self) -> Option<StoreError> {
+        self.done.recv().unwrap_or(None)
     }
 }
 
@@ -151,6 +159,27 @@ impl Listener for Recorder {
     }
 }
 
+/// By numbers that are as good as random, or few.
+type ByNumber<T> = HashMap<u64, T, BuildHasherDefault<AsIs>>;
+
+/// Takes a number for its own hash.
+#[derive(Default)]
+struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |all, byte| all.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
+
 /// What is remembered of a resource of this run, for when another task works on it too.
 struct Seen {
     task: Arc<TaskInfo>,
@@ -166,7 +195,7 @@ const MOST_KNOWN: usize = 500_000;
 #[derive(Default)]
 struct Known {
     /// By host: [`Applied::digest`], by the number of the resource.
-    hosts: HashMap<Arc<str>, HashMap<u64, i64>>,
+    hosts: HashMap<Arc<str>, ByNumber<i64>>,
     count: usize,
 }
 
@@ -176,7 +205,7 @@ impl Known {
         if self.hosts.contains_key(host) {
             return Ok(());
         }
-        let mut digests = HashMap::new();
+        let mut digests = ByNumber::default();
         let room = MOST_KNOWN.saturating_sub(self.count);
         store.visit_digests(host, &mut |kind, id, digest| {
             if digests.len() < room {
@@ -189,9 +218,9 @@ impl Known {
         Ok(())
     }
 
-    fn has(&self, number: u64, one: &Applied) -> bool {
-        let digests = self.hosts.get(&one.host);
-        digests.and_then(|digests| digests.get(&number)).is_some_and(|digest| *digest == one.digest())
+    fn has(&self, host: &str, number: u64, digest: i64) -> bool {
+        let digests = self.hosts.get(host);
+        digests.and_then(|digests| digests.get(&number)).is_some_and(|known| *known == digest)
     }
 
     /// It is about to be written as it is now.
@@ -222,18 +251,21 @@ struct Writer {
     origin: Arc<str>,
     recap: Vec<RunHost>,
     interrupted: bool,
-    /// Tasks by their number in the run; true once noted in the store.
-    tasks: HashMap<u64, NotedTask>,
-    noted: HashSet<i64>,
-    results: Vec<TaskOutcome>,
+    /// Tasks by their number in the run.
+    tasks: ByNumber<NotedTask>,
+    /// Those that the store has not been told of.
+    new_tasks: Vec<NotedTask>,
+    /// By host.
+    results: HashMap<Arc<str>, Vec<NewResult>>,
+    /// How many those are.
+    count: usize,
     priors: Vec<Prior>,
     /// By the number of the resource, as in `seen`.
-    applied: HashMap<u64, Applied>,
+    applied: ByNumber<Applied>,
     known: Known,
-    kinds: HashSet<Arc<str>>,
     /// Directories and files that were removed, with what was below them.
     removed: Vec<(Arc<str>, String)>,
-    seen: HashMap<u64, Seen>,
+    seen: ByNumber<Seen>,
     owe: Vec<Owed>,
     settle: Vec<Owed>,
     /// Handlers without a result of their own that have begun: settled when the run ends well for their hosts.
@@ -251,16 +283,16 @@ impl Writer {
             origin: "run".into(),
             run,
             known: Known::default(),
-            kinds: HashSet::new(),
             recap: Vec::new(),
             interrupted: false,
-            tasks: HashMap::new(),
-            noted: HashSet::new(),
-            results: Vec::new(),
+            tasks: ByNumber::default(),
+            new_tasks: Vec::new(),
+            results: HashMap::new(),
+            count: 0,
             priors: Vec::new(),
-            applied: HashMap::new(),
+            applied: ByNumber::default(),
             removed: Vec::new(),
-            seen: HashMap::new(),
+            seen: ByNumber::default(),
             owe: Vec::new(),
             settle: Vec::new(),
             entered: Vec::new(),
@@ -268,7 +300,7 @@ impl Writer {
     }
 
     /// Writes until the run is over; returns why the store could not be written to, if it could not.
-    fn work(mut self, from: &Receiver<Message>, over: &Over) -> Option<StoreError> {
+    fn work(&mut self, from: &Receiver<Message>, over: &Over) -> Option<StoreError> {
         // While connections are made there is time. It may fail because another reads.
         let _ = self.store.tend();
         if let Some(playbook) = self.run.playbooks.first()
@@ -321,7 +353,7 @@ impl Writer {
     }
 
     fn waiting(&self) -> usize {
-        self.results.len()
+        self.count
             + self.priors.len()
             + self.applied.len()
             + self.owe.len()
@@ -412,15 +444,10 @@ impl Writer {
             self.entered.retain(|entered| *entered.host != *host);
         }
         let seq = self.next();
-        let task = self.task(task);
-        self.results.push(TaskOutcome {
-            seq,
-            host: host.to_string(),
-            task,
-            verdict: verdict_name(verdict).to_string(),
-            ignored,
-            millis,
-        });
+        let task = self.task(task).number();
+        let result = NewResult { seq, task, verdict: verdict_name(verdict), ignored, millis };
+        self.results.entry(host).or_default().push(result);
+        self.count += 1;
     }
 
     fn settle(&mut self, settled: Owed) {
@@ -433,9 +460,12 @@ impl Writer {
         self.seq
     }
 
-    fn task(&mut self, info: &Arc<TaskInfo>) -> NotedTask {
-        let directory = &self.run.directory;
-        self.tasks.entry(info.id).or_insert_with(|| task_ref(info, directory)).clone()
+    fn task(&mut self, info: &TaskInfo) -> &NotedTask {
+        self.tasks.entry(info.id).or_insert_with(|| {
+            let task = task_ref(info, &self.run.directory);
+            self.new_tasks.push(task.clone());
+            task
+        })
     }
 
     fn recorded(&mut self, recorded: &Recorded) {
@@ -443,7 +473,7 @@ impl Writer {
         if !self.changes_things() || info.check {
             return;
         }
-        let task = self.task(info);
+        let task = self.task(info).clone();
         let mut changed: HashMap<(&str, &str), bool> = HashMap::new();
         for change in changes {
             let sensitive = changed.entry((resource::kind(&change.kind), &change.id)).or_default();
@@ -467,103 +497,58 @@ impl Writer {
                 sealed,
             });
         }
+        let context = super::context(&self.playbook, &self.play, &self.origin, login);
         for one in applied {
             let (kind, state) = resource::normal(&one.kind, &one.state);
             let change = changed.get(&(kind, one.id.as_str()));
             let sealed = *hidden || change.is_some_and(|sensitive| *sensitive);
             let number = number_of(host, kind, &one.id);
-            let (owner, also, state, was_changed) = self.merge(number, kind, info, state, change.is_some());
+            let directory = &self.run.directory;
+            let seen = merge(&mut self.seen, (number, kind), info, state, change.is_some(), directory);
+            let owner = if seen.task.id == info.id { task.clone() } else { task_ref(&seen.task, directory) };
+            let text = seal::json(kind, &seen.state, sealed, self.store.salt());
+            let digest = super::digest(&text, sealed, owner.number(), &seen.also, context);
+            if !seen.changed && self.known.has(host, number, digest) {
+                self.applied.remove(&number);
+                continue;
+            }
             let one = Applied {
                 host: host.clone(),
-                kind: self.kind(kind),
+                kind: kind.into(),
                 id: one.id.clone(),
-                state: Stored::new(kind, &state, sealed, self.store.salt()),
+                state: Stored::from_text(&text),
                 sealed,
                 task: owner,
-                also,
+                also: seen.also.clone(),
                 playbook: self.playbook.clone(),
                 play: self.play.clone(),
                 login: login.clone(),
                 run: self.name.clone(),
                 recorded: now(),
-                changed_run: was_changed.then(|| self.name.clone()),
+                changed_run: seen.changed.then(|| self.name.clone()),
                 origin: self.origin.clone(),
             };
-            if !was_changed && self.known.has(number, &one) {
-                self.applied.remove(&number);
-            } else {
-                self.applied.insert(number, one);
-            }
+            self.applied.insert(number, one);
         }
-    }
-
-    /// The name of a kind, which many resources share.
-    fn kind(&mut self, kind: &str) -> Arc<str> {
-        if let Some(known) = self.kinds.get(kind) {
-            return known.clone();
-        }
-        let name: Arc<str> = kind.into();
-        self.kinds.insert(name.clone());
-        name
-    }
-
-    /// What other tasks of this run have said of the same resource: the properties that they manage and this
-    /// one does not, and who they are.
-    fn merge(
-        &mut self,
-        number: u64,
-        kind: &str,
-        info: &Arc<TaskInfo>,
-        state: Value,
-        changed: bool,
-    ) -> (NotedTask, Vec<NotedTask>, Value, bool) {
-        let directory = &self.run.directory;
-        let seen = match self.seen.remove(&number) {
-            None => Seen { task: info.clone(), also: Vec::new(), state, changed },
-            Some(mut earlier) => {
-                // A handler that restarts a service does not own it where a task does.
-                let (owner, other) = if info.handler && !earlier.task.handler {
-                    (earlier.task, info.clone())
-                } else {
-                    (info.clone(), earlier.task)
-                };
-                if owner.id != other.id {
-                    let other = task_ref(&other, directory);
-                    earlier.also.retain(|task| *task != other);
-                    earlier.also.push(other);
-                }
-                let state = resource::merge(kind, &earlier.state, state);
-                Seen { task: owner, also: earlier.also, state, changed: changed || earlier.changed }
-            }
-        };
-        let owner = self.tasks.entry(seen.task.id).or_insert_with(|| task_ref(&seen.task, directory));
-        let out = (owner.clone(), seen.also.clone(), seen.state.clone(), seen.changed);
-        self.seen.insert(number, seen);
-        out
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
-        let results = std::mem::take(&mut self.results);
+        let tasks = std::mem::take(&mut self.new_tasks);
         let priors = std::mem::take(&mut self.priors);
         let applied = std::mem::take(&mut self.applied);
         let removed = std::mem::take(&mut self.removed);
         let owe = std::mem::take(&mut self.owe);
         let settle = std::mem::take(&mut self.settle);
-        let mut tasks: Vec<&NotedTask> = Vec::new();
-        let used = results.iter().map(|one| &one.task).chain(priors.iter().map(|one| &one.task));
-        for task in used.chain(applied.values().map(|one| &one.task)) {
-            if self.noted.insert(task.number()) {
-                tasks.push(task);
-            }
-        }
+        self.count = 0;
         // Should it fail, nothing is written any more.
         for (number, one) in &applied {
             self.known.note(*number, one);
         }
-        let run = self.run.id.clone();
+        let (run, results) = (&self.name, &mut self.results);
         self.store.within(|store| {
-            store.note_tasks(tasks)?;
-            store.record_results(&run, &results)?;
+            store.note_tasks(&tasks)?;
+            store.record_results(run, results.iter().map(|(host, results)| (&**host, results.as_slice())))?;
+            results.values_mut().for_each(Vec::clear);
             store.record_prior(&priors)?;
             for (host, path) in &removed {
                 store.forget_below(host, path)?;
@@ -574,6 +559,38 @@ impl Writer {
             }
             store.owe(&owe)
         })
+    }
+}
+
+/// Adds what a task says of a resource to what other tasks of this run have said of it: the properties that
+/// they manage and this one does not, and who they are.
+fn merge<'a>(
+    seen: &'a mut ByNumber<Seen>,
+    (number, kind): (u64, &str),
+    info: &Arc<TaskInfo>,
+    state: Value,
+    changed: bool,
+    directory: &str,
+) -> &'a Seen {
+    match seen.entry(number) {
+        Entry::Vacant(place) => place.insert(Seen { task: info.clone(), also: Vec::new(), state, changed }),
+        Entry::Occupied(place) => {
+            let earlier = place.into_mut();
+            // A handler that restarts a service does not own it where a task does.
+            let other = if info.handler && !earlier.task.handler {
+                info.clone()
+            } else {
+                std::mem::replace(&mut earlier.task, info.clone())
+            };
+            if earlier.task.id != other.id {
+                let other = task_ref(&other, directory);
+                earlier.also.retain(|task| *task != other);
+                earlier.also.push(other);
+            }
+            earlier.state = resource::merge(kind, &earlier.state, state);
+            earlier.changed |= changed;
+            earlier
+        }
     }
 }
 

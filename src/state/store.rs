@@ -1,6 +1,6 @@
 //! The store's operations, written once for every kind of database.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::iter::once;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +10,9 @@ use super::postgres::Postgres;
 use super::schema::MIGRATIONS;
 use super::sqlite::Sqlite;
 use super::{
-    Ack, Applied, Audit, AuditHost, Finding, Login, NewAudit, NewRun, NotedTask, Owed, Place, Prior, Run,
-    RunHost, RunKind, Stats, Status, StoreError, Stored, TaskOutcome, TaskRef, Verdict, now, process, seal,
+    Ack, Applied, Audit, AuditHost, Finding, Login, NewAudit, NewResult, NewRun, NotedTask, Owed, Place,
+    Prior, Run, RunHost, RunKind, Stats, Status, StoreError, Stored, TaskOutcome, TaskRef, Verdict, now,
+    process, seal,
 };
 use crate::value::{Map, Value, map_of};
 
@@ -416,26 +417,28 @@ impl Store {
         self.backend.insert(&into, &mut rows)
     }
 
-    /// Notes results of tasks. Their tasks must have been noted.
+    /// Notes results of tasks, by host. Their tasks must have been noted.
     ///
     /// # Errors
     /// What the database says.
-    pub fn record_results(&mut self, run: &str, results: &[TaskOutcome]) -> Result<(), StoreError> {
+    pub fn record_results<'a>(
+        &mut self,
+        run: &str,
+        results: impl IntoIterator<Item = (&'a str, &'a [NewResult])>,
+    ) -> Result<(), StoreError> {
         let into = Insert {
             table: "outcomes",
             columns: &["run", "host", "seq", "results"],
             conflict: "on conflict (run, host, seq) do nothing",
         };
         // A row each would cost more than all else that is noted of a task that changes nothing.
-        let mut by_host: BTreeMap<&str, Vec<Packed<'_>>> = BTreeMap::new();
-        for one in results {
-            let packed =
-                (one.seq, one.task.number(), one.verdict.as_str().into(), i64::from(one.ignored), one.millis);
-            by_host.entry(&one.host).or_default().push(packed);
-        }
-        let mut rows = by_host.iter().filter_map(|(host, results)| {
-            let (first, ..) = results.first()?;
-            Some(vec![run.into(), (*host).into(), (*first).into(), json(results).into()])
+        let mut rows = results.into_iter().filter_map(|(host, results)| {
+            let first = results.first()?.seq;
+            let packed: Vec<Packed<'_>> = results
+                .iter()
+                .map(|one| (one.seq, one.task, one.verdict.into(), one.ignored.into(), one.millis))
+                .collect();
+            Some(vec![run.into(), host.into(), first.into(), json(&packed).into()])
         });
         self.backend.insert(&into, &mut rows)
     }

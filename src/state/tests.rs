@@ -195,7 +195,9 @@ fn a_run_comes_back_as_it_was_recorded() {
             sealed: false,
         };
         store.note_tasks([&task(3), &task(3)]).expect("noted");
-        store.record_results("100.1", std::slice::from_ref(&result)).expect("recorded");
+        let new =
+            NewResult { seq: 1, task: task(3).number(), verdict: "changed", ignored: false, millis: 12 };
+        store.record_results("100.1", [("web1", &[new][..])]).expect("recorded");
         store.record_prior(std::slice::from_ref(&prior)).expect("recorded");
         let host = RunHost { host: "web1".into(), stats: Stats { ok: 3, changed: 1, ..Stats::default() } };
         store.end_run("100.1", Status::Ok, std::slice::from_ref(&host)).expect("ends");
@@ -381,16 +383,9 @@ fn old_runs_go_but_the_last_and_those_in_force() {
         store.note_tasks([&task(3)]).expect("noted");
         let one = Applied { run: "3".into(), changed_run: Some("1".into()), ..applied("web1", "/a") };
         store.record_applied([&one]).expect("recorded");
-        let result = |seq| TaskOutcome {
-            seq,
-            host: "web1".into(),
-            task: task(3),
-            verdict: "ok".into(),
-            ignored: false,
-            millis: 1,
-        };
+        let result = NewResult { seq: 1, task: task(3).number(), verdict: "ok", ignored: false, millis: 1 };
         for id in ["2", "3"] {
-            store.record_results(id, &[result(1)]).expect("recorded");
+            store.record_results(id, [("web1", &[result][..])]).expect("recorded");
         }
         assert_eq!(store.prune(now() + 1000).expect("done"), 1);
         let left: Vec<String> =
