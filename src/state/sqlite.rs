@@ -1,5 +1,6 @@
 //! SQLite: one file, safe under several processes at once.
 
+use std::borrow::Cow;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -93,7 +94,9 @@ fn cell(value: ValueRef<'_>) -> Cell<'_> {
         ValueRef::Integer(number) => Cell::Int(number),
         #[expect(clippy::cast_possible_truncation, reason = "only sums of whole numbers come as this")]
         ValueRef::Real(number) => Cell::Int(number as i64),
-        ValueRef::Text(text) | ValueRef::Blob(text) => Cell::Text(String::from_utf8_lossy(text)),
+        ValueRef::Text(text) | ValueRef::Blob(text) => Cell::Text(
+            std::str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed),
+        ),
     }
 }
 
