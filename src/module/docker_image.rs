@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::module::docker::{self, Connection, Docker, Resource, at, pairs, state};
 use crate::module::{Module, ModuleError, Outcome, Param, Rule, Scope, Type, args, host, typed};
-use crate::system::{Applied, Effect, FileKind, Intent, System};
+use crate::system::{Applied, Command, Effect, FileKind, Intent, Output, System};
 use crate::value::{Map, Value, map_of};
 
 /// Fetches, builds, loads, tags, saves and removes images.
@@ -90,34 +90,38 @@ struct Pull {
     platform: Option<String>,
 }
 
+/// How an image is built.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Build {
-    args: Option<Map>,
+pub struct Build {
+    pub(super) args: Option<Map>,
     #[serde(deserialize_with = "host::optional_texts")]
-    cache_from: Option<Vec<String>>,
-    container_limits: Option<Map>,
-    dockerfile: Option<String>,
-    etc_hosts: Option<Map>,
-    http_timeout: Option<Value>,
-    labels: Option<Map>,
-    network: Option<String>,
-    nocache: bool,
-    path: Option<String>,
-    platform: Option<String>,
-    pull: bool,
-    rm: Option<bool>,
-    shm_size: Option<Value>,
-    target: Option<String>,
-    use_config_proxy: Option<bool>,
+    pub(super) cache_from: Option<Vec<String>>,
+    pub(super) container_limits: Option<Map>,
+    pub(super) dockerfile: Option<String>,
+    pub(super) etc_hosts: Option<Map>,
+    pub(super) http_timeout: Option<Value>,
+    pub(super) labels: Option<Map>,
+    pub(super) network: Option<String>,
+    pub(super) nocache: bool,
+    pub(super) path: Option<String>,
+    pub(super) platform: Option<String>,
+    pub(super) pull: bool,
+    pub(super) rm: Option<bool>,
+    pub(super) shm_size: Option<Value>,
+    pub(super) target: Option<String>,
+    pub(super) use_config_proxy: Option<bool>,
+}
+
+/// Whether this is an image's id rather than a name.
+pub fn is_id(name: &str) -> bool {
+    name.starts_with("sha256:") || (name.len() == 64 && name.chars().all(|c| c.is_ascii_hexdigit()))
 }
 
 /// A name with its tag or digest; an id has none.
-fn full_name(name: &str, tag: &str) -> String {
-    let is_id =
-        name.starts_with("sha256:") || (name.len() == 64 && name.chars().all(|c| c.is_ascii_hexdigit()));
+pub fn full_name(name: &str, tag: &str) -> String {
     let last = name.rsplit('/').next().unwrap_or(name);
-    if is_id || last.contains(':') || name.contains('@') {
+    if is_id(name) || last.contains(':') || name.contains('@') {
         name.to_string()
     } else if tag.starts_with("sha256:") {
         format!("{name}@{tag}")
@@ -126,57 +130,131 @@ fn full_name(name: &str, tag: &str) -> String {
     }
 }
 
-struct Work<'a> {
-    args: &'a Args,
-    docker: Docker,
-    system: &'a mut dyn System,
-    actions: Vec<String>,
-    stdout: String,
+/// What becomes of images, for this module and those that do one of its things alone.
+pub struct Images<'a> {
+    /// The engine.
+    pub docker: Docker,
+    /// The machine.
+    pub system: &'a mut dyn System,
+    /// What was done, as users are told.
+    pub actions: Vec<String>,
 }
 
-impl Work<'_> {
+impl Images<'_> {
+    /// Runs a command that gives a name to an image (`before` is the one that had it), or takes it away. What it
+    /// printed, or nothing if it was only recorded.
     fn act(
         &mut self,
-        words: Vec<String>,
-        env: Vec<(String, String)>,
-        id: &str,
-        before: Value,
+        command: &Command,
+        name: &str,
+        before: Option<&String>,
         after: Value,
-    ) -> Result<String, ModuleError> {
-        let mut command = self.docker.command(words);
-        command.env.extend(env);
-        let change = Resource { kind: "image", id, before, after, undo: None };
-        let output = self.docker.act(&command, change, self.system)?;
-        Ok(output.map(|output| output.stdout_text()).unwrap_or_default())
+    ) -> Result<Option<Output>, ModuleError> {
+        let undo = match before {
+            None => Some(self.docker.command(["image", "rm", name])),
+            // The image that had the name is still there, without it.
+            Some(id) if !after.is_null() => Some(self.docker.command(["tag", id, name])),
+            Some(_) => None,
+        };
+        let before = before.map_or(Value::Null, |id| map_of([("id", id.as_str())]).into());
+        let change = Resource { kind: "image", id: name, before, after, undo };
+        self.docker.act(command, change, self.system)
     }
 
-    fn id(&mut self, name: &str) -> Result<Option<String>, ModuleError> {
-        let image = self.docker.inspect("image", name, self.system)?;
-        Ok(image.and_then(|image| at(&image, "Id").map(Value::to_text)))
+    /// What the engine knows of an image; an empty mapping where there is none.
+    ///
+    /// # Errors
+    /// If it can't be asked.
+    pub fn inspect(&mut self, name: &str) -> Result<Value, ModuleError> {
+        let known = self.docker.inspect("image", name, self.system)?;
+        Ok(known.unwrap_or_else(|| Value::map(Map::new())))
     }
 
-    fn obtain(&mut self, name: &str, before: Option<&String>) -> Result<(), ModuleError> {
-        let state_before = before.map_or(Value::Null, |id| map_of([("id", id.as_str())]).into());
-        let after = state("present");
-        match self.args.source.as_deref() {
+    /// The id of an image.
+    ///
+    /// # Errors
+    /// If the engine can't be asked.
+    pub fn id(&mut self, name: &str) -> Result<Option<String>, ModuleError> {
+        Ok(at(&self.inspect(name)?, "Id").map(Value::to_text))
+    }
+
+    /// Fetches an image.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn pull(
+        &mut self,
+        name: &str,
+        platform: Option<&String>,
+        before: Option<&String>,
+    ) -> Result<Option<Output>, ModuleError> {
+        let mut words = vec!["pull".to_string(), "--quiet".into()];
+        words.extend(platform.iter().flat_map(|platform| ["--platform".to_string(), platform.to_string()]));
+        words.push(name.into());
+        let output = self.act(&self.docker.command(words), name, before, state("present"))?;
+        self.actions.push(format!("Pulled image {name}"));
+        Ok(output)
+    }
+
+    /// Builds an image with this command, as [`Build::command`] makes it.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn build(
+        &mut self,
+        command: &Command,
+        name: &str,
+        before: Option<&String>,
+    ) -> Result<Output, ModuleError> {
+        let output = self.act(command, name, before, state("present"))?;
+        self.actions.push(format!("Built image {name}"));
+        Ok(output.unwrap_or_default())
+    }
+
+    /// Gives an image a further name, which now belongs to `before`.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn tag(
+        &mut self,
+        name: &str,
+        further: &str,
+        before: Option<&String>,
+        id: Option<&String>,
+    ) -> Result<(), ModuleError> {
+        let command = self.docker.command(["tag", name, further]);
+        self.act(&command, further, before, map_of([("id", id.cloned())]).into())?;
+        self.actions.push(format!("Tagged image {name} to {further}"));
+        Ok(())
+    }
+
+    /// Pushes an image. Whether the registry lacked something of it, as far as is known.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn push(&mut self, name: &str) -> Result<bool, ModuleError> {
+        let id = format!("push {name}");
+        let change = Resource { kind: "image", id: &id, after: state("pushed"), ..Resource::default() };
+        let output = self.docker.act(&self.docker.command(["push", name]), change, self.system)?;
+        self.actions.push(format!("Pushed image {name}"));
+        let text = output.map(|output| output.stdout_text()).unwrap_or_default();
+        Ok(text.contains(": Pushed") || !text.contains("Layer already exists"))
+    }
+
+    /// Fetches, builds or loads an image, as the task says.
+    fn obtain(&mut self, args: &Args, name: &str, before: Option<&String>) -> Result<String, ModuleError> {
+        match args.source.as_deref() {
             Some("pull") => {
-                let mut words = vec!["pull".to_string(), "--quiet".into()];
-                let platform = self.args.pull.as_ref().and_then(|pull| pull.platform.clone());
-                words.extend(
-                    platform.iter().flat_map(|platform| ["--platform".to_string(), platform.clone()]),
-                );
-                words.push(name.into());
-                self.act(words, Vec::new(), name, state_before, after)?;
-                self.actions.push(format!("Pulled image {name}"));
+                let platform = args.pull.as_ref().and_then(|pull| pull.platform.as_ref());
+                self.pull(name, platform, before)?;
             }
             Some("build") => {
-                let build = self.args.build.as_ref().ok_or_else(|| ModuleError::new("build is required"))?;
-                let (words, env) = building(build, name, self.system)?;
-                self.stdout = self.act(words, env, name, state_before, after)?;
-                self.actions.push(format!("Built image {name}"));
+                let build = args.build.as_ref().ok_or_else(|| ModuleError::new("build is required"))?;
+                let command = build.command(name, &[], &self.docker, self.system)?;
+                return Ok(self.build(&command, name, before)?.stdout_text());
             }
             Some("load") => {
-                let path = self.args.load_path.clone().unwrap_or_default();
+                let path = args.load_path.clone().unwrap_or_default();
                 let path = args::expand_path(&path, self.system)?;
                 if self.system.stat_follow(&path)?.is_none() && self.system.uncertain().is_none() {
                     return Err(ModuleError::new(format!(
@@ -185,130 +263,126 @@ impl Work<'_> {
                     )));
                 }
                 let shown = path.to_string_lossy().into_owned();
-                self.act(
-                    vec!["load".into(), "--input".into(), shown.clone()],
-                    Vec::new(),
-                    name,
-                    state_before,
-                    after,
-                )?;
+                let command = self.docker.command(["load", "--input", &shown]);
+                self.act(&command, name, before, state("present"))?;
                 self.actions.push(format!("Loaded image {name} from {shown}"));
             }
             _ => return Err(ModuleError::new(format!("Cannot find the image {name} locally."))),
         }
-        Ok(())
+        Ok(String::new())
     }
 }
 
-/// The arguments for a build, and the environment that holds the values of build arguments.
-fn building(
-    build: &Build,
-    name: &str,
-    system: &mut dyn System,
-) -> Result<(Vec<String>, Vec<(String, String)>), ModuleError> {
-    let Some(path) = &build.path else { return Err(ModuleError::new("build: path is required")) };
-    let mut words = vec!["build".to_string(), "--tag".into(), name.into()];
-    let mut env = Vec::new();
-    for (key, value) in build.args.iter().flat_map(Map::iter) {
-        words.extend(["--build-arg".to_string(), key.to_text()]);
-        env.push((key.to_text(), value.to_text()));
+impl Build {
+    /// The command that builds, with further options; the environment holds the values of build arguments.
+    ///
+    /// # Errors
+    /// If there is no path, or a limit has another name than those that there are.
+    pub fn command(
+        &self,
+        name: &str,
+        more: &[String],
+        docker: &Docker,
+        system: &mut dyn System,
+    ) -> Result<Command, ModuleError> {
+        let build = self;
+        let Some(path) = &build.path else { return Err(ModuleError::new("build: path is required")) };
+        let mut words = vec!["build".to_string(), "--tag".into(), name.into()];
+        let mut env = Vec::new();
+        for (key, value) in build.args.iter().flat_map(Map::iter) {
+            words.extend(["--build-arg".to_string(), key.to_text()]);
+            env.push((key.to_text(), value.to_text()));
+        }
+        words.extend(pairs("--label", build.labels.as_ref()));
+        for (host, address) in build.etc_hosts.iter().flat_map(Map::iter) {
+            words.extend(["--add-host".to_string(), format!("{}:{}", host.to_text(), address.to_text())]);
+        }
+        for source in build.cache_from.iter().flatten() {
+            words.extend(["--cache-from".to_string(), source.clone()]);
+        }
+        let limits = [
+            ("memory", "--memory"),
+            ("memswap", "--memory-swap"),
+            ("cpushares", "--cpu-shares"),
+            ("cpusetcpus", "--cpuset-cpus"),
+        ];
+        for (key, value) in build.container_limits.iter().flat_map(Map::iter) {
+            let key = key.to_text();
+            let flag = limits.iter().find(|(name, _)| *name == key);
+            let (_, flag) =
+                flag.ok_or_else(|| ModuleError::new(format!("build: container_limits has no {key}")))?;
+            words.extend([flag.to_string(), value.to_text()]);
+        }
+        for (value, flag) in [
+            (build.network.clone(), "--network"),
+            (build.platform.clone(), "--platform"),
+            (build.target.clone(), "--target"),
+            (build.shm_size.as_ref().map(Value::to_text), "--shm-size"),
+        ] {
+            words.extend(value.into_iter().flat_map(|value| [flag.to_string(), value]));
+        }
+        let path = args::expand_path(path, system)?;
+        if let Some(file) = &build.dockerfile {
+            words.extend(["--file".to_string(), path.join(file).to_string_lossy().into_owned()]);
+        }
+        for (given, flag) in
+            [(build.nocache, "--no-cache"), (build.pull, "--pull"), (build.rm == Some(false), "--rm=false")]
+        {
+            words.extend(given.then(|| flag.to_string()));
+        }
+        words.extend_from_slice(more);
+        words.push(path.to_string_lossy().into_owned());
+        let mut command = docker.command(words);
+        command.env.extend(env);
+        Ok(command)
     }
-    words.extend(pairs("--label", build.labels.as_ref()));
-    for (host, address) in build.etc_hosts.iter().flat_map(Map::iter) {
-        words.extend(["--add-host".to_string(), format!("{}:{}", host.to_text(), address.to_text())]);
-    }
-    for source in build.cache_from.iter().flatten() {
-        words.extend(["--cache-from".to_string(), source.clone()]);
-    }
-    let limits = [
-        ("memory", "--memory"),
-        ("memswap", "--memory-swap"),
-        ("cpushares", "--cpu-shares"),
-        ("cpusetcpus", "--cpuset-cpus"),
-    ];
-    for (key, value) in build.container_limits.iter().flat_map(Map::iter) {
-        let key = key.to_text();
-        let flag = limits.iter().find(|(name, _)| *name == key);
-        let (_, flag) =
-            flag.ok_or_else(|| ModuleError::new(format!("build: container_limits has no {key}")))?;
-        words.extend([flag.to_string(), value.to_text()]);
-    }
-    for (value, flag) in [
-        (build.network.clone(), "--network"),
-        (build.platform.clone(), "--platform"),
-        (build.target.clone(), "--target"),
-        (build.shm_size.as_ref().map(Value::to_text), "--shm-size"),
-    ] {
-        words.extend(value.into_iter().flat_map(|value| [flag.to_string(), value]));
-    }
-    let path = args::expand_path(path, system)?;
-    if let Some(file) = &build.dockerfile {
-        words.extend(["--file".to_string(), path.join(file).to_string_lossy().into_owned()]);
-    }
-    for (given, flag) in
-        [(build.nocache, "--no-cache"), (build.pull, "--pull"), (build.rm == Some(false), "--rm=false")]
-    {
-        words.extend(given.then(|| flag.to_string()));
-    }
-    words.push(path.to_string_lossy().into_owned());
-    Ok((words, env))
 }
 
 fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
     let docker = Docker::new(&args.connection, system)?;
     let name = full_name(&args.name, &args.tag);
-    let mut work = Work { args, docker, system, actions: Vec::new(), stdout: String::new() };
-    let before = work.id(&name)?;
+    let mut images = Images { docker, system, actions: Vec::new() };
+    let before = images.id(&name)?;
     let applied = |state: Value| Applied { kind: "image".into(), id: name.clone(), state };
     if args.state == "absent" {
-        if let Some(id) = before {
+        if before.is_some() {
             let mut words = vec!["image".to_string(), "rm".into()];
             words.extend(args.force_absent.then(|| "--force".to_string()));
             words.push(name.clone());
-            work.act(words, Vec::new(), &name, map_of([("id", id)]).into(), Value::Null)?;
-            work.actions.push(format!("Removed image {name}"));
+            images.act(&images.docker.command(words), &name, before.as_ref(), Value::Null)?;
+            images.actions.push(format!("Removed image {name}"));
         }
-        work.system.applied(applied(Value::Null));
-        return Ok(Outcome::default().set("actions", work.actions).set("image", Value::map(Map::new())));
+        images.system.applied(applied(Value::Null));
+        return Ok(Outcome::default().set("actions", images.actions).set("image", Value::map(Map::new())));
     }
+    let mut stdout = String::new();
     if before.is_none() || args.force_source {
-        work.obtain(&name, before.as_ref())?;
+        stdout = images.obtain(args, &name, before.as_ref())?;
     }
-    let after = work.id(&name)?;
+    let after = images.id(&name)?;
     // An image that was fetched again and is the one that was there is no change.
     let unchanged = before.is_some() && after == before && args.force_source;
     let mut others = 0;
     if let Some(path) = &args.archive_path {
-        others += archive(&mut work, path, &name, after.as_ref())?;
+        others += archive(&mut images, path, &name, after.as_ref())?;
     }
     let mut pushed = name.clone();
     if let Some(repository) = &args.repository {
         pushed = full_name(repository, &args.tag);
-        let now = work.id(&pushed)?;
+        let now = images.id(&pushed)?;
         if now.is_none() || (args.force_tag && now != after) {
-            let words = vec!["tag".to_string(), name.clone(), pushed.clone()];
-            work.act(words, Vec::new(), &pushed, now.into(), after.clone().into())?;
-            work.actions.push(format!("Tagged image {name} to {pushed}"));
+            images.tag(&name, &pushed, now.as_ref(), after.as_ref())?;
             others += 1;
         }
     }
     if args.push {
-        let text = work.act(
-            vec!["push".into(), pushed.clone()],
-            Vec::new(),
-            &format!("push {pushed}"),
-            Value::Null,
-            state("pushed"),
-        )?;
-        let known = !text.is_empty() && !text.contains(": Pushed") && text.contains("Layer already exists");
-        work.actions.push(format!("Pushed image {pushed}"));
-        others += usize::from(!known);
+        others += usize::from(images.push(&pushed)?);
     }
-    work.system.applied(applied(state("present")));
-    let image = work.docker.inspect("image", &name, work.system)?.unwrap_or_else(|| Value::map(Map::new()));
-    let mut outcome = Outcome::default().set("image", image).set("actions", work.actions);
+    images.system.applied(applied(state("present")));
+    let image = images.inspect(&name)?;
+    let mut outcome = Outcome::default().set("image", image).set("actions", images.actions);
     if args.source.as_deref() == Some("build") {
-        outcome = outcome.set("stdout", work.stdout);
+        outcome = outcome.set("stdout", stdout);
     }
     if unchanged || args.push {
         let made = (before.is_none() || args.force_source) && !unchanged;
@@ -318,19 +392,24 @@ fn run(args: &Args, system: &mut dyn System) -> Result<Outcome, ModuleError> {
 }
 
 /// Saves the image, unless the file holds it already. Returns how many changes that was.
-fn archive(work: &mut Work<'_>, path: &str, name: &str, id: Option<&String>) -> Result<usize, ModuleError> {
-    let path = args::expand_path(path, work.system)?;
+fn archive(
+    images: &mut Images<'_>,
+    path: &str,
+    name: &str,
+    id: Option<&String>,
+) -> Result<usize, ModuleError> {
+    let path = args::expand_path(path, images.system)?;
     if let Some(id) = id
-        && work.system.stat_follow(&path)?.is_some()
+        && images.system.stat_follow(&path)?.is_some()
     {
         let shown = path.to_string_lossy().into_owned();
-        let manifest = host::ask(["tar", "-xOf", &shown, "manifest.json"], work.system)?.stdout_text();
+        let manifest = host::ask(["tar", "-xOf", &shown, "manifest.json"], images.system)?.stdout_text();
         if manifest.contains(id.trim_start_matches("sha256:")) {
             return Ok(0);
         }
     }
     let shown = path.to_string_lossy().into_owned();
-    let command = work.docker.command(["save", "--output", &shown, name]);
+    let command = images.docker.command(["save", "--output", &shown, name]);
     let intent = Intent {
         kind: "file",
         id: shown.clone(),
@@ -338,8 +417,8 @@ fn archive(work: &mut Work<'_>, path: &str, name: &str, id: Option<&String>) -> 
         effects: vec![Effect::Path(path, FileKind::File)],
         ..Intent::default()
     };
-    host::act("failed to save the image", &command, intent, work.system)?;
-    work.actions.push(format!("Archived image {name} to {shown}"));
+    host::act("failed to save the image", &command, intent, images.system)?;
+    images.actions.push(format!("Archived image {name} to {shown}"));
     Ok(1)
 }
 
@@ -347,7 +426,6 @@ fn archive(work: &mut Work<'_>, path: &str, name: &str, id: Option<&String>) -> 
 mod tests {
     use super::*;
     use crate::module::contract::call;
-    use crate::system::Output;
     use crate::system::fake::Fake;
 
     #[test]

@@ -1,10 +1,10 @@
-//! `selinux` and `seboolean`: the mode and policy of SELinux, and its switches.
+//! `selinux`, `seboolean` and `seport`: the mode and policy of SELinux, its switches, and the types of ports.
 
 use serde::Deserialize;
 
 use crate::module::{Module, ModuleError, Outcome, Param, Rule, Scope, Type, args, host, typed};
 use crate::system::{Applied, Command, Intent, System};
-use crate::value::map_of;
+use crate::value::{Value, map_of};
 
 type Result<T> = std::result::Result<T, ModuleError>;
 
@@ -70,6 +70,35 @@ pub const SEBOOLEAN: Module = Module {
     ..Module::DEFAULT
 };
 
+/// Sets the types of ports.
+pub const SEPORT: Module = Module {
+    name: "community.general.seport",
+    summary: "Say which ports belong to a type of SELinux",
+    description: "Through `semanage`. Types that the policy gives to ports can be changed and not removed.",
+    example: "- community.general.seport:\n    ports: [10000-10100, 8888]\n    proto: tcp\n    setype: http_port_t\n",
+    scope: Scope::Host,
+    params: &[
+        Param::new("ports", Type::List, "Ports, or ranges such as `10000-10100`.").required(),
+        Param::new("proto", Type::Str, "Protocol.").required().choices(&["tcp", "udp"]),
+        Param::new("setype", Type::Str, "The type.").required(),
+        Param::new("state", Type::Str, "Whether they should have it.")
+            .choices(&["absent", "present"])
+            .default("present"),
+        Param::new("reload", Type::Bool, "Have the kernel take the new policy.").default("true"),
+        Param::new("ignore_selinux_state", Type::Bool, "Work where SELinux is off too, as in a chroot.")
+            .default("false"),
+        Param::new("local", Type::Bool, "Look at local changes of the policy alone.").default("false"),
+    ],
+    returns: &[
+        ("ports", "The ports."),
+        ("proto", "The protocol."),
+        ("setype", "The type."),
+        ("state", "Whether they have it."),
+    ],
+    run: |args, system| run_ports(&typed(args)?, system),
+    ..Module::DEFAULT
+};
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Args {
@@ -86,6 +115,19 @@ struct BooleanArgs {
     state: bool,
     persistent: bool,
     ignore_selinux_state: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PortArgs {
+    #[serde(deserialize_with = "host::texts")]
+    ports: Vec<String>,
+    proto: String,
+    setype: String,
+    state: String,
+    reload: bool,
+    ignore_selinux_state: bool,
+    local: bool,
 }
 
 /// A setting of the configuration.
@@ -295,6 +337,94 @@ fn at_boot(name: &str, system: &mut dyn System) -> Result<Option<bool>> {
     }))
 }
 
+/// Types of ports as `semanage port -l -n` lists them: `http_port_t  tcp  80, 443, 8008-8010`.
+#[derive(Debug, Default)]
+struct Ports(Vec<(String, String, Vec<String>)>);
+
+impl Ports {
+    fn ask(program: &str, local: bool, system: &mut dyn System) -> Result<Ports> {
+        let mut words = vec![program, "port", "-l", "-n"];
+        words.extend(local.then_some("-C"));
+        let output = host::ask(&words, system)?;
+        if !output.success() && system.uncertain().is_none() {
+            return Err(ModuleError::command("semanage failed", &Command::new(&words), &output));
+        }
+        let row = |line: &str| {
+            let (setype, rest) = line.split_once(char::is_whitespace)?;
+            let (proto, ports) = rest.trim_start().split_once(char::is_whitespace)?;
+            let ports = ports.split(',').map(|port| port.trim().to_string()).collect();
+            Some((setype.to_string(), proto.to_string(), ports))
+        };
+        Ok(Ports(output.stdout_text().lines().filter_map(row).collect()))
+    }
+
+    /// The type of a port or a range.
+    fn of(&self, proto: &str, port: &str) -> Option<&str> {
+        let row = self.0.iter().find(|(_, of, ports)| of == proto && ports.iter().any(|one| one == port))?;
+        Some(&row.0)
+    }
+}
+
+fn run_ports(args: &PortArgs, system: &mut dyn System) -> Result<Outcome> {
+    let is_number = |text: &str| text.parse::<u16>().is_ok();
+    let is_port = |port: &str| match port.split_once('-') {
+        Some((low, high)) => is_number(low) && is_number(high),
+        None => is_number(port),
+    };
+    if let Some(port) = args.ports.iter().find(|port| !is_port(port)) {
+        return Err(ModuleError::new(format!(
+            "ports: {port:?} is neither a port nor a range such as 8000-8010"
+        )));
+    }
+    if mode(system) == "disabled" && !args.ignore_selinux_state && system.uncertain().is_none() {
+        return Err(ModuleError::new("SELinux is disabled on this host."));
+    }
+    let program = host::need_program("semanage", system)?;
+    let known = Ports::ask(&program, args.local, system)?;
+    let ours = if args.local { None } else { Some(Ports::ask(&program, true, system)?) };
+    let proto = args.proto.as_str();
+    for port in &args.ports {
+        let argv = |verb: &str, setype: Option<&str>| {
+            let mut words = vec![program.as_str(), "port", verb];
+            words.extend(setype.into_iter().flat_map(|setype| ["-t", setype]));
+            words.extend((!args.reload).then_some("-N"));
+            words.extend(["-p", proto, port]);
+            Command::new(words)
+        };
+        let now = known.of(proto, port);
+        let is_ours = ours.as_ref().unwrap_or(&known).of(proto, port).is_some();
+        let (command, undo) = match (args.state.as_str(), now) {
+            ("absent", Some(now)) if now == args.setype => (argv("-d", None), argv("-a", Some(now))),
+            ("absent", _) => continue,
+            (_, Some(now)) if now == args.setype => continue,
+            // What the policy says is still there below a change of ours.
+            (_, Some(_)) if !is_ours => (argv("-m", Some(&args.setype)), argv("-d", None)),
+            (_, Some(now)) => (argv("-m", Some(&args.setype)), argv("-m", Some(now))),
+            (_, None) => (argv("-a", Some(&args.setype)), argv("-d", None)),
+        };
+        let state = |setype: &str| map_of([("setype", setype)]).into();
+        let intent = Intent {
+            kind: "selinux",
+            id: format!("port {proto} {port}"),
+            before: now.map_or(Value::Null, state),
+            after: if args.state == "absent" { Value::Null } else { state(&args.setype) },
+            undo: Some(undo),
+            ..Intent::default()
+        };
+        host::carry_out(&command, intent, "semanage failed", system)?;
+    }
+    for port in &args.ports {
+        let wanted = map_of([("setype", args.setype.as_str())]).into();
+        let state = if args.state == "absent" { Value::Null } else { wanted };
+        system.applied(Applied { kind: "selinux".into(), id: format!("port {proto} {port}"), state });
+    }
+    Ok(Outcome::default()
+        .set("ports", args.ports.clone())
+        .set("proto", proto)
+        .set("setype", args.setype.as_str())
+        .set("state", args.state.as_str()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -392,6 +522,93 @@ mod tests {
         let unknown = on_fake(&SEBOOLEAN, machine, r#"{"name":"none","state":true}"#);
         assert!(unknown.error.unwrap_or_default().contains("does not exist"));
         let none = on_fake(&SEBOOLEAN, Fake::new, r#"{"name":"net","state":true}"#);
+        assert!(none.error.unwrap_or_default().contains("disabled"));
+    }
+
+    /// Ports are files: what the policy says, and what is set here. Both hold a type.
+    fn with_ports() -> Fake {
+        machine()
+            .with_file("/policy/tcp/80", "http_port_t")
+            .with_file("/policy/tcp/8000-8010", "soundd_port_t")
+            .with_file("/ours/tcp/9999", "http_port_t")
+            .with_file("/ours/udp/9999", "dns_port_t")
+            .with_behaviour(&["/usr/sbin/semanage", "port"], |fake, command| {
+                let words: Vec<String> =
+                    command.argv[2..].iter().map(|word| word.to_string_lossy().into_owned()).collect();
+                let words: Vec<&str> =
+                    words.iter().map(String::as_str).filter(|word| *word != "-N").collect();
+                let ours = |rest: &[&str]| format!("/ours/{}/{}", rest[0], rest[1]);
+                match words.as_slice() {
+                    ["-l", "-n", rest @ ..] => {
+                        let mut text = String::new();
+                        for (proto, port) in [
+                            ("tcp", "80"),
+                            ("tcp", "8000-8010"),
+                            ("tcp", "9999"),
+                            ("udp", "9999"),
+                            ("udp", "1"),
+                        ] {
+                            let set = fake.text(&format!("/ours/{proto}/{port}"));
+                            let policy = fake.text(&format!("/policy/{proto}/{port}"));
+                            if let Some(setype) = set.or(policy.filter(|_| rest.is_empty())) {
+                                text.push_str(&format!("{setype:30} {proto:8} {port}, 65000\n"));
+                            }
+                        }
+                        Output::ok(&text)
+                    }
+                    ["-a" | "-m", "-t", setype, "-p", rest @ ..] => {
+                        fake.put(&ours(rest), setype);
+                        Output::ok("")
+                    }
+                    ["-d", "-p", rest @ ..] if fake.text(&ours(rest)).is_some() => {
+                        fake.delete(&ours(rest));
+                        Output::ok("")
+                    }
+                    _ => Output::fails(1, "ValueError: Port is defined in policy, cannot be deleted"),
+                }
+            })
+    }
+
+    #[test]
+    fn ports() {
+        let table: &[(&str, &[&str])] = &[
+            (r#""ports":"80","proto":"tcp","setype":"http_port_t""#, &[]),
+            (r#""ports":[80],"proto":"tcp","setype":"x_t""#, &["-m -t x_t -p tcp 80"]),
+            (r#""ports":[9999],"proto":"tcp","setype":"x_t""#, &["-m -t x_t -p tcp 9999"]),
+            (
+                r#""ports":["1","9999"],"proto":"udp","setype":"x_t","reload":false"#,
+                &["-a -t x_t -N -p udp 1", "-m -t x_t -N -p udp 9999"],
+            ),
+            (r#""ports":["8000-8010"],"proto":"tcp","setype":"soundd_port_t""#, &[]),
+            (
+                r#""ports":["80"],"proto":"tcp","setype":"http_port_t","local":true"#,
+                &["-a -t http_port_t -p tcp 80"],
+            ),
+            (
+                r#""ports":["9999",1],"proto":"tcp","setype":"http_port_t","state":"absent""#,
+                &["-d -p tcp 9999"],
+            ),
+            (r#""ports":["9999"],"proto":"tcp","setype":"other_t","state":"absent""#, &[]),
+        ];
+        for (arguments, expected) in table {
+            let verdict = on_fake(&SEPORT, with_ports, &format!("{{{arguments}}}"));
+            assert_eq!(verdict.error, None, "{arguments}");
+            let commands: Vec<String> =
+                expected.iter().map(|words| format!("/usr/sbin/semanage port {words}")).collect();
+            assert_eq!(verdict.acted(), commands, "{arguments}");
+            assert!(verdict.rolled_back, "{arguments}");
+        }
+        for (ports, state, expected) in [
+            ("x", "present", "neither a port nor a range"),
+            ("70000", "present", "neither a port nor a range"),
+            ("80", "absent", "cannot be deleted"),
+        ] {
+            let arguments =
+                format!(r#"{{"ports":"{ports}","proto":"tcp","setype":"http_port_t","state":"{state}"}}"#);
+            let error = on_fake(&SEPORT, with_ports, &arguments).error.unwrap_or_default();
+            assert!(error.contains(expected), "{arguments}: {error}");
+        }
+        let none = on_fake(&SEPORT, Fake::new, r#"{"ports":"80","proto":"tcp","setype":"x_t"}"#);
         assert!(none.error.unwrap_or_default().contains("disabled"));
     }
 }
