@@ -13,7 +13,7 @@ pub const MODULE: Module = Module {
     name: "community.docker.docker_image_pull",
     summary: "Fetch an image from its registry",
     description: "Through the docker command. With `always`, the registry is asked first which image has the name: the one \
-        that is here is not fetched again. Where that can't be asked (podman, registries without TLS), the image is fetched, \
+        that is here is not fetched again. Where that can't be asked (by podman, or of a registry without TLS), the image is fetched, \
         and a dry run says that it would be.",
     example: "- community.docker.docker_image_pull:\n    name: nginx\n    tag: '1.27'\n\n- community.docker.docker_image_pull:\n    name: registry.example.com/app:v1\n    pull: not_present\n    platform: linux/arm64\n",
     scope: Scope::World,
@@ -87,7 +87,11 @@ fn is_for(image: &Value, wanted: &str) -> bool {
 
 /// Whether the registry's image of this name is the one that is here; false if that can't be found out.
 fn is_current(name: &str, image: &Value, images: &mut Images<'_>) -> Result<bool, ModuleError> {
-    let output = images.docker.ask(["manifest", "inspect", "--verbose", name], images.system)?;
+    let mut words = vec!["manifest", "inspect", "--verbose"];
+    // As the engine does, where the registry is on this machine.
+    words.extend(["127.", "localhost"].iter().any(|local| name.starts_with(local)).then_some("--insecure"));
+    words.push(name);
+    let output = images.docker.ask(words, images.system)?;
     let Ok(told) = serde_json::from_str::<Value>(&output.stdout_text()) else { return Ok(false) };
     let id = at(image, "Id").map(Value::to_text).unwrap_or_default();
     let same = |manifest: &Value| {

@@ -109,25 +109,33 @@ pub fn parse(text: &str, free_form: bool) -> Result<Pairs, Unbalanced> {
     let mut out = Pairs::default();
     let words = words(text)?;
     let mut raw = String::new();
-    let mut gap = &text[..text.len() - text.trim_start_matches([' ', '\n']).len()];
+    let mut gap = text[..text.len() - text.trim_start_matches([' ', '\n']).len()].to_owned();
     let mut has_raw = false;
+    let mut follows_option = false;
     for (index, word) in words.iter().enumerate() {
         if word.text == "\\" && (word.gap.starts_with('\n') || word.gap.is_empty()) {
-            // A line goes on after a backslash.
-            gap = word.gap.trim_start_matches('\n');
+            // A line goes on after a backslash. Of what indents the next one, one space is lost, and all after an
+            // option, which takes it along.
+            let rest = word.gap.strip_prefix('\n').unwrap_or_default();
+            let rest = rest.strip_prefix(' ').unwrap_or(rest);
+            if rest.starts_with('\n') && gap.ends_with(' ') {
+                gap.pop();
+            }
+            gap.push_str(if follows_option { "" } else { rest });
             continue;
         }
         let decoded = decode_escapes(word.text);
         let mut keep = |text: &str| {
             // One space before the text is no part of it; more are.
             if has_raw || (index == 0 && gap != " ") {
-                raw.push_str(gap);
+                raw.push_str(&gap);
             }
             raw.push_str(text);
-            gap = word.gap;
+            word.gap.clone_into(&mut gap);
             has_raw = true;
+            follows_option = false;
             if index + 1 == words.len() {
-                raw.push_str(gap);
+                raw.push_str(&gap);
             }
         };
         if !decoded.contains('=') {
@@ -143,6 +151,7 @@ pub fn parse(text: &str, free_form: bool) -> Result<Pairs, Unbalanced> {
             keep(word.text);
             continue;
         }
+        follows_option = true;
         let pair = (key.to_owned(), unquote(value).to_owned());
         match out.pairs.iter_mut().find(|(name, _)| *name == pair.0) {
             Some(known) => *known = pair,
@@ -251,6 +260,19 @@ mod tests {
     #[test]
     fn text_is_split_as_ansible_splits_it() {
         let table: &[(&str, bool, Expected)] = &[
+            ("a \\\n b", true, Some((&[], Some("a b")))),
+            (
+                "echo a \\\n\"b c\" \\\n\"new\nline\" \\\n| x\necho d\n",
+                true,
+                Some((&[], Some("echo a \"b c\" \"new\nline\" | x\necho d\n"))),
+            ),
+            ("a\n\\\nb", true, Some((&[], Some("a\nb")))),
+            ("a \\\n\nb", true, Some((&[], Some("a\nb")))),
+            ("a  \\\n   b", true, Some((&[], Some("a    b")))),
+            ("a chdir=/x \\\n  b", true, Some((&[("chdir", "/x")], Some("a b")))),
+            ("a b \\\nchdir=/x \\\n c", true, Some((&[("chdir", "/x")], Some("a b c")))),
+            ("creates=x \\\na \\\nb", true, Some((&[("creates", "x")], Some("a b")))),
+            ("a \\\n", true, Some((&[], Some("a")))),
             ("echo  a   b", false, Some((&[], Some("echo  a   b")))),
             ("echo  a   b", true, Some((&[], Some("echo  a   b")))),
             ("ls chdir=/tmp -la", false, Some((&[("chdir", "/tmp")], Some("ls -la")))),
