@@ -42,6 +42,8 @@ pub struct Text {
     /// Written by the playbook's author (a file, the inventory, `-e`): `{{ }}` in it is a template.
     /// Strings from hosts, lookups, filters and vaults are not trusted and are never rendered.
     pub trusted: bool,
+    /// It was decrypted from a vaulted string, which whoever decrypted it still knows.
+    pub vaulted: bool,
     /// Where it was written, if it was.
     pub origin: Option<Arc<Origin>>,
 }
@@ -121,17 +123,17 @@ pub enum Value {
 impl Value {
     /// A string that is never a template.
     pub fn str(text: impl Into<Arc<str>>) -> Value {
-        Value::Str(Text { text: text.into(), trusted: false, origin: None })
+        Value::Str(Text { text: text.into(), trusted: false, vaulted: false, origin: None })
     }
 
     /// A string that may be a template, without an origin.
     pub fn trusted(text: impl Into<Arc<str>>) -> Value {
-        Value::Str(Text { text: text.into(), trusted: true, origin: None })
+        Value::Str(Text { text: text.into(), trusted: true, vaulted: false, origin: None })
     }
 
     /// A string that may be a template, written at `origin`.
     pub fn written(text: impl Into<Arc<str>>, origin: Arc<Origin>) -> Value {
-        Value::Str(Text { text: text.into(), trusted: true, origin: Some(origin) })
+        Value::Str(Text { text: text.into(), trusted: true, vaulted: false, origin: Some(origin) })
     }
 
     /// A list.
@@ -259,9 +261,7 @@ impl Value {
         match self {
             // Most have nothing to take off.
             clean if clean.is_untrusted() => clean.clone(),
-            Value::Str(text) => {
-                Value::Str(Text { text: text.text.clone(), trusted: false, origin: text.origin.clone() })
-            }
+            Value::Str(text) => Value::Str(Text { trusted: false, ..text.clone() }),
             Value::List(items) => Value::list(items.iter().map(Value::untrusted).collect()),
             Value::Map(map) => {
                 Value::map(map.iter().map(|(key, value)| (key.untrusted(), value.untrusted())).collect())

@@ -611,7 +611,7 @@ pub(super) fn node_of(value: &Value, origin: &Arc<Origin>) -> Node {
 
 /// The same text with other characters, at the same place and as trusted.
 pub(super) fn text_like(text: &Text, characters: &str) -> Value {
-    Value::Str(Text { text: Arc::from(characters), trusted: text.trusted, origin: text.origin.clone() })
+    Value::Str(Text { text: Arc::from(characters), ..text.clone() })
 }
 
 /// The directory of a file; `.` if it has none.

@@ -475,6 +475,7 @@ impl<'text> Loader<'text> {
         Value::Str(Text {
             text: Arc::from(text),
             trusted: self.unsafe_depth == 0,
+            vaulted: false,
             origin: Some(Arc::clone(origin)),
         })
     }
@@ -568,7 +569,7 @@ impl<'text> Loader<'text> {
     }
 
     fn untrusted(&self, text: Arc<str>, origin: &Arc<Origin>) -> Value {
-        Value::Str(Text { text, trusted: false, origin: Some(Arc::clone(origin)) })
+        Value::Str(Text { text, trusted: false, vaulted: false, origin: Some(Arc::clone(origin)) })
     }
 
     /// A key that the mapping has already.

@@ -96,6 +96,52 @@ fn compare(file: &str) {
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
+/// Failures that we tell in words of our own, with why.
+const TOLD_DIFFERENTLY: &[(&str, &str)] = &[
+    ("{{ 'x' if false }}", "the reference tells of its own workings"),
+    ("{{ 1 if false }}", "as above"),
+    ("{{ (1 if false) | default(3) }}", "as above"),
+    ("{{ '{a[b]} {c.x}'.format(a={'b': 1}, c={'x': 2}) }}", "the reference names a type of its own"),
+    ("{{ d | combine('x') }}", "as above"),
+    ("{{ s.__class__ }}", "as above"),
+    ("{{ l.__class__.__name__ }}", "as above"),
+    ("{{ lookup('nope_lookup', 1) }}", "recorded where no collections were set up"),
+    ("{{ lookup('file', '/nonexistent/x') }}", "we say where we have looked"),
+    ("{{ l | map('pow') | list }}", "the reference names the function behind the filter"),
+    ("{{ net | ansible.utils.ipaddr('ip_wildcard') }}", "the reference trips over itself"),
+    ("{{ addr | ansible.utils.ipaddr('ip_wildcard') }}", "as above"),
+    ("{{ v6 | ansible.utils.ipaddr('ip_wildcard') }}", "as above"),
+    ("{{ 'x' | password_hash('sha512', 'bad salt!') }}", "we say what is allowed"),
+];
+
+#[test]
+fn failures_are_told_in_ansibles_words() {
+    for file in ["expressions.yml", "community.yml"] {
+        let data = load(&folder().join(file));
+        let vars = vars(data.get("vars").expect("vars"));
+        let search = Arc::new(SearchPath { playbook_dir: folder(), ..SearchPath::default() });
+        let templar = Templar::new(Options::default());
+        let mut wrong = Vec::new();
+        let mut count = 0;
+        for case in data.get("cases").and_then(Value::as_list).expect("cases") {
+            let template = case.get("template").and_then(Value::as_str).expect("template");
+            let Some(expected) = case.get("why").and_then(Value::as_str) else { continue };
+            count += 1;
+            let Err(error) =
+                templar.render(&Value::trusted(template), &Context { vars: &vars, search: &search })
+            else {
+                continue;
+            };
+            let told = error.told();
+            let found: String = told.lines().next().unwrap_or_default().chars().take(160).collect();
+            if found != expected && !TOLD_DIFFERENTLY.iter().any(|(known, _)| *known == template) {
+                wrong.push(format!("{template}\n    expected {expected}\n    found    {found}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{file}: {} of {count} differ:\n{}", wrong.len(), wrong.join("\n"));
+    }
+}
+
 #[test]
 fn files_are_what_ansible_makes_of_them() {
     let folder = folder().join("templates");

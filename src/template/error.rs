@@ -28,7 +28,10 @@ pub enum TemplateErrorKind {
     /// A lookup failed.
     Lookup,
     /// A vaulted value can't be decrypted.
-    Vault,
+    Vault {
+        /// The whole envelope.
+        envelope: Arc<str>,
+    },
     /// Variables that refer to each other in a circle, or templates nested too deeply.
     Recursion,
     /// The template ran longer or produced more than is sane.

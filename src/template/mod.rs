@@ -25,7 +25,7 @@ mod time;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 pub use error::{TemplateError, TemplateErrorKind};
 pub use lexer::Syntax;
@@ -184,6 +184,16 @@ struct Shared {
     texts: RwLock<HashMap<String, Arc<Program>>>,
     expressions: RwLock<HashMap<(bool, String), Arc<Program>>>,
     files: RwLock<HashMap<(Syntax, String), Arc<Program>>>,
+    vaulted: Mutex<Vaulted>,
+}
+
+/// What was decrypted, both ways round.
+#[derive(Default)]
+struct Vaulted {
+    /// What an envelope holds.
+    plain: HashMap<Arc<str>, Arc<str>>,
+    /// The envelope from which a text came.
+    envelopes: HashMap<Arc<str>, Arc<str>>,
 }
 
 /// How many compiled templates are kept of each sort; generated ones must not fill the memory.
@@ -376,6 +386,7 @@ impl Templar {
                 texts: RwLock::default(),
                 expressions: RwLock::default(),
                 files: RwLock::default(),
+                vaulted: Mutex::default(),
             }),
         }
     }
@@ -684,6 +695,67 @@ fn report(program: R<Arc<Program>>, origin: Option<&Arc<Origin>>, problems: &mut
 mod unit {
     use super::*;
 
+    /// A string that was decrypted is a string like others, and known for it until something else is made of it.
+    #[test]
+    fn what_came_from_a_vault_stays_known_for_it() {
+        let vaulted =
+            |envelope: &str| Value::Vault(Arc::new(VaultText { envelope: envelope.into(), origin: None }));
+        let mut all = crate::value::map_of([
+            ("opens", vaulted("$ANSIBLE_VAULT;1.1;AES256\n61\n")),
+            ("stays", vaulted("$ANSIBLE_VAULT;1.1;AES256\n62\n")),
+            ("deep", Value::map(crate::value::map_of([("a", vec![Value::trusted("{{ opens }}")])]))),
+        ]);
+        let templar = Templar::new(Options {
+            vault: Arc::new(|text| match text.envelope.contains("61") {
+                true => Ok("it opens".to_owned()),
+                false => Err("no password".to_owned()),
+            }),
+            ..Options::default()
+        });
+        let search = Arc::new(SearchPath::default());
+        let render = |vars: &Map, template: &str| {
+            let vars: Arc<dyn Vars> = Arc::new(vars.clone());
+            templar.render(&Value::trusted(template), &Context { vars: &vars, search: &search })
+        };
+        // What a fact keeps.
+        for (name, template) in [("fact", "{{ opens }}"), ("facts", "{{ [opens, deep, 'x'] }}")] {
+            let value = render(&all, template).expect(template);
+            all.insert(name.into(), value);
+        }
+        for (template, expected) in [
+            ("{{ opens is vault_encrypted }}", "True"),
+            ("{{ stays is vault_encrypted }}", "True"),
+            ("{{ stays is ansible._protomatter.tagged_with('VaultedValue') }}", "True"),
+            ("{{ fact is vault_encrypted and facts[0] is vault_encrypted }}", "True"),
+            ("{{ facts[1].a[0] is vault_encrypted and deep.a[0] is vault_encrypted }}", "True"),
+            ("{{ opens | string | default('x') is vault_encrypted }}", "True"),
+            ("{{ opens | trim is vault_encrypted or (opens ~ '') is vault_encrypted }}", "False"),
+            ("{{ facts[2] is vault_encrypted or 1 is vault_encrypted }}", "False"),
+            ("{{ '$ANSIBLE_VAULT;1.1;AES256' is vault_encrypted }}", "False"),
+            (
+                "{{ opens ~ '!' }}{{ opens | length }}{{ opens[3:] }}{{ opens == 'it opens' }}",
+                "it opens!8opensTrue",
+            ),
+            (
+                "{{ {opens: opens.upper(), 'q': opens in ['it opens']} }}",
+                "{'it opens': 'IT OPENS', 'q': True}",
+            ),
+            (
+                "{{ opens | type_debug }} {{ opens is string }} {{ [opens] | to_json }}",
+                "str True [\"it opens\"]",
+            ),
+            ("{{ [fact, 1] | to_nice_yaml }}", "- !vault |\n    $ANSIBLE_VAULT;1.1;AES256\n    61\n- 1\n"),
+            ("{{ [fact] | to_nice_yaml(dump_vault_tags=false) }}", "- it opens\n"),
+            ("{{ 'x' | vault('p', wrap_object=true) | to_yaml is search('!vault') }}", "True"),
+            ("{{ 'x' | vault('p', wrap_object=true) | unvault('p') }}", "x"),
+        ] {
+            assert_eq!(render(&all, template).expect(template).to_text(), expected, "{template}");
+        }
+        let error = render(&all, "{{ stays | unvault('p') }}").expect_err("it is not one");
+        assert!(error.message.contains("unvault' failed"), "{}", error.message);
+        assert!(render(&all, "{{ nope is vault_encrypted }}").expect_err("undefined").is_undefined());
+    }
+
     /// What tasks say that fail for their conditions and arguments, as ansible-core 2.19 does.
     #[test]
     fn failures_are_told_in_the_words_that_playbooks_look_for() {
@@ -699,7 +771,7 @@ mod unit {
             ("d | nofilter", "Syntax error in expression: No filter named 'nofilter'."),
             (
                 "'x' | from_json",
-                "The filter plugin 'ansible.builtin.from_json' failed: invalid JSON: expected value at line 1 column 1",
+                "The filter plugin 'ansible.builtin.from_json' failed: Expecting value: line 1 column 1 (char 0)",
             ),
             (
                 "d",

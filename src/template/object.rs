@@ -11,7 +11,7 @@ use minijinja::value::{Object, ObjectRepr, Value as V, ValueKind};
 
 use super::error::{TemplateError, TemplateErrorKind};
 use super::run::{self, Scope};
-use crate::value::{Lazy, Map, Value};
+use crate::value::{Lazy, Map, Text, Value};
 
 pub(super) type R<T = V> = Result<T, TemplateError>;
 
@@ -49,6 +49,24 @@ pub(super) struct OmitObject;
 impl Object for OmitObject {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
         ObjectRepr::Plain
+    }
+}
+
+/// A string that was decrypted from a vault: it is a string like others, but known for it.
+#[derive(Debug)]
+pub(super) struct Unsealed(Arc<str>);
+
+impl Object for Unsealed {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn is_true(self: &Arc<Self>) -> bool {
+        !self.0.is_empty()
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -400,6 +418,14 @@ pub(super) fn string(text: impl Into<Arc<str>>) -> V {
     V::from(text.into())
 }
 
+pub(super) fn unsealed(text: impl Into<Arc<str>>) -> V {
+    V::from_object(Unsealed(text.into()))
+}
+
+pub(super) fn is_unsealed(value: &V) -> bool {
+    value.downcast_object_ref::<Unsealed>().is_some()
+}
+
 pub(super) fn int(number: i128) -> V {
     i64::try_from(number).map_or_else(|_| V::from(number), V::from)
 }
@@ -455,6 +481,8 @@ pub(super) fn py(value: &V) -> Py<'_> {
                 Py::Dict(dict)
             } else if let Some(marker) = value.downcast_object_ref::<Marker>() {
                 Py::Marker(marker)
+            } else if let Some(text) = value.downcast_object_ref::<Unsealed>() {
+                Py::Str(&text.0)
             } else if value.downcast_object_ref::<OmitObject>().is_some() {
                 Py::Omit
             } else {
@@ -569,6 +597,9 @@ pub(super) fn lift(value: &Value, scope: &Arc<Scope>) -> R {
             if text.trusted && scope.keeps_trust {
                 return Ok(V::from_safe_string(text.text.to_string()));
             }
+            if text.vaulted {
+                return Ok(unsealed(text.text.clone()));
+            }
             V::from(text.text.clone())
         }
         Value::List(items) => V::from_object(List {
@@ -587,7 +618,7 @@ pub(super) fn lift(value: &Value, scope: &Arc<Scope>) -> R {
                 seen: HashMap::new(),
             }),
         }),
-        Value::Vault(vault) => return run::settle(scope.decrypt(vault).map(V::from)),
+        Value::Vault(vault) => return run::settle(scope.decrypt(vault).map(unsealed)),
         Value::Omit => omit(),
         Value::Pending => return Err(TemplateError::pending()),
         Value::Lazy(lazy) => lazy_dict(lazy.clone(), scope),
@@ -608,11 +639,12 @@ fn lower_at(value: &V, depth: u32) -> R<Value> {
         Py::Bool(value) => Value::Bool(value),
         Py::Int(number) => i64::try_from(number).map_or_else(|_| Value::str(number.to_string()), Value::Int),
         Py::Float(value) => Value::Float(value),
-        Py::Str(text) => {
-            let mut text = crate::value::Text { text: text.into(), trusted: false, origin: None };
-            text.trusted = value.is_safe();
-            Value::Str(text)
-        }
+        Py::Str(text) => Value::Str(Text {
+            text: text.into(),
+            trusted: value.is_safe(),
+            vaulted: is_unsealed(value),
+            origin: None,
+        }),
         Py::List(items) => {
             if let Some((raw, scope)) = items.raw() {
                 return finish_list(&raw, &scope, depth).map(|done| Value::List(done.unwrap_or(raw)));
@@ -669,7 +701,10 @@ pub(super) fn finish(value: &Value, scope: &Arc<Scope>, depth: u32) -> R<Option<
         Value::Str(_) => Some(value.untrusted()),
         Value::List(items) => finish_list(items, scope, depth)?.map(Value::List),
         Value::Map(map) => finish_map(map, scope, depth)?.map(Value::Map),
-        Value::Vault(vault) => Some(Value::str(scope.decrypt(vault)?)),
+        Value::Vault(vault) => {
+            let text = scope.decrypt(vault)?;
+            Some(Value::Str(Text { text, trusted: false, vaulted: true, origin: None }))
+        }
         Value::Pending => return Err(TemplateError::pending()),
         Value::Lazy(lazy) => Some(lower_at(&lazy_dict(lazy.clone(), scope), depth)?),
     })

@@ -543,10 +543,13 @@ pub(super) fn attribute(value: &V, name: &str) -> R {
 }
 
 fn no_attribute(value: &V, name: &str) -> V {
-    marker(TemplateError::undefined(
-        name,
-        format!("object of type '{}' has no attribute {}", type_name(value), Value::str(name).repr()),
-    ))
+    let (kind, shown) = (type_name(value), Value::str(name).repr());
+    let is_internal = name.starts_with("__") && name.ends_with("__");
+    let message = match is_internal {
+        true => format!("access to attribute {shown} of '{kind}' object is unsafe."),
+        false => format!("object of type '{kind}' has no attribute {shown}"),
+    };
+    marker(TemplateError::undefined(name, message))
 }
 
 pub(super) fn own_attribute(value: &V, name: &str) -> R<Option<V>> {
@@ -617,8 +620,8 @@ pub(super) fn item(value: &V, key: &V) -> R {
     }
     let (kind, shown) = (type_name(value), repr(key)?);
     let message = match py(key) {
-        Py::Str(_) => format!("object of type '{kind}' has no attribute {shown}"),
-        _ => format!("{kind} object has no element {shown}"),
+        Py::Int(_) if matches!(py(value), Py::List(_)) => format!("{kind} object has no element {shown}"),
+        _ => format!("object of type '{kind}' has no attribute {shown}"),
     };
     Ok(marker(TemplateError::undefined(to_text(key)?, message)))
 }

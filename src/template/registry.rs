@@ -227,7 +227,12 @@ pub(super) fn invoke(kind: &str, function: &Function, args: Args, scope: &Arc<Sc
     match result {
         Err(mut error) if !error.is_final() => {
             // What takes failures as values may give one back that is not its own.
-            let own = !function.markers || error.kind == super::TemplateErrorKind::Runtime;
+            let own = match error.kind {
+                super::TemplateErrorKind::Runtime => true,
+                // It has been told already which plugin it was: items are computed late.
+                super::TemplateErrorKind::Plugin => false,
+                _ => !function.markers,
+            };
             if !error.is_undefined() && own {
                 error.message =
                     format!("The {kind} plugin '{}' failed: {}", full_name(function.name), error.message);
@@ -239,8 +244,35 @@ pub(super) fn invoke(kind: &str, function: &Function, args: Args, scope: &Arc<Sc
     }
 }
 
+/// Filters that are known by their short names too, though their home is `community.general`.
+const GENERAL: &[&str] = &[
+    "counter",
+    "dict",
+    "dict_kv",
+    "groupby_as_dict",
+    "json_query",
+    "keep_keys",
+    "lists_difference",
+    "lists_intersect",
+    "lists_mergeby",
+    "lists_symmetric_difference",
+    "lists_union",
+    "random_mac",
+    "remove_keys",
+    "replace_keys",
+    "version_sort",
+];
+
+/// A filter's or test's name with its collection.
 fn full_name(name: &str) -> String {
-    if name.contains('.') { name.to_owned() } else { format!("ansible.builtin.{name}") }
+    let is_in = |table: &[Function]| table.iter().any(|function| function.name == name);
+    let collection = match name {
+        _ if name.contains('.') => return name.to_owned(),
+        _ if GENERAL.contains(&name) => "community.general",
+        _ if is_in(filters::UTILS[0]) || is_in(filters::UTILS[1]) => "ansible.utils",
+        _ => "ansible.builtin",
+    };
+    format!("{collection}.{name}")
 }
 
 static FILTERS: LazyLock<HashMap<&'static str, &'static Function>> =

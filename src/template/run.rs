@@ -56,10 +56,31 @@ impl Scope {
         }
     }
 
-    pub(super) fn decrypt(&self, vault: &VaultText) -> R<String> {
-        (self.shared.options.vault)(vault).map_err(|message| {
-            TemplateError::new(TemplateErrorKind::Vault, message).located(vault.origin.as_ref())
-        })
+    /// What a vaulted string says. It is decrypted once.
+    pub(super) fn decrypt(&self, vault: &Arc<VaultText>) -> R<Arc<str>> {
+        if let Some(plain) = lock(&self.shared.vaulted).plain.get(&vault.envelope) {
+            return Ok(plain.clone());
+        }
+        let plain: Arc<str> = (self.shared.options.vault)(vault)
+            .map_err(|message| {
+                let kind = TemplateErrorKind::Vault { envelope: vault.envelope.clone() };
+                TemplateError::new(kind, message).located(vault.origin.as_ref())
+            })?
+            .into();
+        self.remember(&plain, &vault.envelope);
+        Ok(plain)
+    }
+
+    /// Keeps in mind from which envelope a text came.
+    pub(super) fn remember(&self, plain: &Arc<str>, envelope: &Arc<str>) {
+        let mut vaulted = lock(&self.shared.vaulted);
+        vaulted.plain.insert(envelope.clone(), plain.clone());
+        vaulted.envelopes.insert(plain.clone(), envelope.clone());
+    }
+
+    /// The envelope from which a text came that is marked as vaulted.
+    pub(super) fn envelope(&self, plain: &str) -> Option<Arc<str>> {
+        lock(&self.shared.vaulted).envelopes.get(plain).cloned()
     }
 
     /// The value of a variable, rendered; `None` if there is none.
@@ -158,7 +179,7 @@ impl Frame {
         if value.is_none() {
             return Ok(());
         }
-        if let Some(text) = value.as_str() {
+        if let Py::Str(text) = py(value) {
             let total = self.written.fetch_add(text.len(), Ordering::Relaxed) + text.len();
             if total > MAX_OUTPUT {
                 return Err(TemplateError::limit("the template produces too much text"));
@@ -407,12 +428,12 @@ pub(super) fn keep_newlines(source: &str, value: V, newline: &str) -> V {
         return value;
     }
     let count = |text: &str| text.len() - text.trim_end_matches('\n').len();
-    match value.as_str() {
-        Some(text) => {
+    match py(&value) {
+        Py::Str(text) => {
             let missing = count(source).saturating_sub(count(text));
             if missing == 0 { value } else { V::from(format!("{text}{}", newline.repeat(missing))) }
         }
-        None => value,
+        _ => value,
     }
 }
 
@@ -735,7 +756,7 @@ pub(super) fn embedded(text: &V) -> R {
     let frame = current()?;
     let source = text.as_str().unwrap_or_default();
     if frame.scope.renders_constants {
-        let text = Text { text: source.into(), trusted: true, origin: None };
+        let text = Text { text: source.into(), trusted: true, vaulted: false, origin: None };
         return settle(render_text(&text, &frame.scope));
     }
     Ok(V::from_safe_string(source.to_owned()))

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use minijinja::value::Value as V;
 
-use super::error::TemplateError;
+use super::error::{TemplateError, TemplateErrorKind};
 use super::filters::regex;
-use super::object::{Py, R, check, is_marker, iterate, py, type_name};
+use super::object::{Py, R, check, is_marker, is_unsealed, iterate, py, type_name};
 use super::ops::{self, Num, number};
 use super::registry::{self, Call, Function, function, lenient};
 use super::special::{Cycler, FunctionObject, Joiner};
@@ -113,8 +113,10 @@ pub(super) const TABLE: &[Function] = &[
     }),
     function("version", "value version operator? strict? version_type?", version),
     function("version_compare", "value version operator? strict? version_type?", version),
-    function("vault_encrypted", "value", |call| {
-        Ok(V::from(matches!(py(&call.input()), Py::Str(text) if text.starts_with("$ANSIBLE_VAULT"))))
+    lenient("vault_encrypted", "value", vaulted),
+    lenient("ansible._protomatter.tagged_with", "value tag_name", |call| match call.text(1)?.as_str() {
+        "VaultedValue" => vaulted(call),
+        other => Err(TemplateError::runtime(format!("the tag {other:?} is not known here; VaultedValue is"))),
     }),
     function("vaulted_file", "value", |call| {
         let path = call.text(0)?;
@@ -352,6 +354,20 @@ pub(super) fn compare_loose(a: &[Part], b: &[Part]) -> R<Ordering> {
     Ok(a.len().cmp(&b.len()))
 }
 
+/// Whether a string came from a vault, also if it can't be decrypted, or is a vault.
+fn vaulted(call: &mut Call) -> R {
+    let input = call.input();
+    match check(&input) {
+        Err(TemplateError { kind: TemplateErrorKind::Vault { .. }, .. }) => Ok(V::from(true)),
+        Err(error) => Err(error),
+        Ok(()) => Ok(V::from(is_unsealed(&input))),
+    }
+}
+
+/// How versions can be compared.
+const OPERATORS: [&str; 14] =
+    ["==", "=", "eq", "<", "lt", "<=", "le", ">", "gt", ">=", "ge", "!=", "<>", "ne"];
+
 fn version(call: &mut Call) -> R {
     let (value, other) = (call.input(), call.arg(1).unwrap_or_default());
     if !ops::truth(&value)? {
@@ -370,6 +386,13 @@ fn version(call: &mut Call) -> R {
     let scheme =
         scheme.unwrap_or_else(|| if strict == Some(true) { "strict".into() } else { "loose".into() });
     let operator = call.text_or(2, "eq")?;
+    if !OPERATORS.contains(&operator.as_str()) {
+        let known: Vec<_> = OPERATORS.iter().map(|known| format!("'{known}'")).collect();
+        return Err(TemplateError::runtime(format!(
+            "Invalid operator type ({operator}). Must be one of {}",
+            known.join(", ")
+        )));
+    }
     let equal_only = matches!(operator.as_str(), "==" | "=" | "eq" | "!=" | "<>" | "ne");
     let order = match scheme.as_str() {
         "loose" => {

@@ -179,10 +179,12 @@ fn zone_name(moment: &Moment) -> R<String> {
 
 /// Python's `strptime`.
 pub(super) fn strptime(text: &str, format: &str) -> R<Moment> {
-    let mismatch = |error: String| {
-        TemplateError::runtime(format!("time data '{text}' does not match format '{format}' ({error})"))
-    };
-    let parsed = jiff::fmt::strtime::parse(format, text).map_err(|error| mismatch(error.to_string()))?;
+    let (parsed, length) = jiff::fmt::strtime::BrokenDownTime::parse_prefix(format, text).map_err(|_| {
+        TemplateError::runtime(format!("time data '{text}' does not match format '{format}'"))
+    })?;
+    if let Some(rest) = text.get(length..).filter(|rest| !rest.is_empty()) {
+        return Err(TemplateError::runtime(format!("unconverted data remains: {rest}")));
+    }
     let offset = parsed.offset();
     let date = match parsed.to_date() {
         Ok(date) => date,
@@ -190,7 +192,8 @@ pub(super) fn strptime(text: &str, format: &str) -> R<Moment> {
         Err(_) => {
             let (year, month, day) =
                 (parsed.year().unwrap_or(1900), parsed.month().unwrap_or(1), parsed.day().unwrap_or(1));
-            jiff::civil::Date::new(year, month, day).map_err(|error| mismatch(error.to_string()))?
+            jiff::civil::Date::new(year, month, day)
+                .map_err(|_| TemplateError::runtime("day is out of range for month"))?
         }
     };
     let time = parsed.to_time().unwrap_or_else(|_| jiff::civil::Time::midnight());

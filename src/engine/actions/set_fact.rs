@@ -42,7 +42,7 @@ pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOut
                 ),
             ));
         }
-        let name = Text { text: name.into(), trusted: false, origin };
+        let name = Text { text: name.into(), trusted: false, vaulted: false, origin };
         vars.insert(Value::Str(name), value);
     }
     let result = map_of([

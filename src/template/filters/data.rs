@@ -1,12 +1,15 @@
 //! Filters on values of any type: defaults, numbers, dicts, JSON.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use minijinja::value::Value as V;
 
-use crate::template::error::TemplateError;
+use super::complaints;
+use crate::template::error::{TemplateError, TemplateErrorKind};
 use crate::template::object::{
-    self, Py, R, check, dict, int, iterate, key_value, lift, list, lower, marker, py, to_key, tuple,
-    type_name,
+    self, Py, R, check, dict, int, is_unsealed, iterate, key_value, lift, list, lower, marker, py, to_key,
+    tuple, type_name, unsealed,
 };
 use crate::template::ops::{self, Num, number};
 use crate::template::registry::{Call, Function, function, lenient, record};
@@ -111,7 +114,7 @@ pub(super) const TABLE: &[Function] = &[
     }),
     function("strftime", "string_format second? utc?", strftime),
     function("vault", "data secret salt? vault_id? wrap_object? vaultid?", vault),
-    function("unvault", "vault secret vault_id? vaultid?", unvault),
+    lenient("unvault", "vault secret vault_id? vaultid?", unvault),
     // What is evaluated as late as possible, evaluated now.
     function("ansible._protomatter.finalize", "value", |call| lift(&lower(&call.input())?, &call.scope)),
 ];
@@ -128,21 +131,38 @@ fn vault(call: &mut Call) -> R {
     let data = vault_text(call, 0, "The data passed")?;
     let secret = vault_text(call, 1, "Secret passed")?;
     let label = call.text_or(3, "filter_default")?;
-    if call.flag(4, false)? {
-        return Err(TemplateError::runtime("wrap_object is not supported; the text can be used as it is"));
-    }
     let salt = call.some(2).map(|salt| ops::to_text(&salt)).transpose()?;
     let vault = crate::vault::Vault::new([(label.as_str(), secret.as_str())]);
     let sealed = match salt {
         Some(salt) => vault.encrypt_with_salt(data.as_bytes(), &label, salt.as_bytes()),
         None => vault.encrypt(data.as_bytes(), Some(&label)),
     };
-    sealed.map(V::from).map_err(|error| TemplateError::runtime(format!("Unable to encrypt: {error}")))
+    let sealed = sealed.map_err(|error| TemplateError::runtime(format!("Unable to encrypt: {error}")))?;
+    if call.flag(4, false)? {
+        let plain = Arc::from(data);
+        call.scope.remember(&plain, &sealed.into());
+        return Ok(unsealed(plain));
+    }
+    Ok(V::from(sealed))
 }
 
 fn unvault(call: &mut Call) -> R {
+    let input = call.input();
+    let sealed = match check(&input) {
+        Err(TemplateError { kind: TemplateErrorKind::Vault { envelope }, .. }) => Some(envelope),
+        Err(error) => return Err(error),
+        Ok(()) => None,
+    };
+    call.some(1).as_ref().map_or(Ok(()), check)?;
     let secret = vault_text(call, 1, "Secret passed")?;
-    let text = vault_text(call, 0, "Vault")?;
+    let text = match sealed {
+        Some(envelope) => envelope.to_string(),
+        None => vault_text(call, 0, "Vault")?,
+    };
+    let text = match call.scope.envelope(&text) {
+        Some(envelope) if is_unsealed(&input) => envelope.to_string(),
+        _ => text,
+    };
     if !crate::vault::Vault::is_vault(text.as_bytes()) {
         return Ok(V::from(text));
     }
@@ -505,7 +525,7 @@ pub(in crate::template) fn merge(a: &V, b: &V, recursive: bool, list_merge: &str
     check(b)?;
     let (Py::Dict(x), Py::Dict(y)) = (py(a), py(b)) else {
         return Err(TemplateError::runtime(format!(
-            "failed to combine variables, expected dicts but got a '{}' and a '{}'",
+            "failed to combine variables, expected dicts but got a '{}' and a '{}'.",
             type_name(a),
             type_name(b)
         )));
@@ -841,8 +861,10 @@ pub(in crate::template) fn from_json(text: &str) -> R {
             _ => f64::NEG_INFINITY,
         }));
     }
-    let parsed: serde_json::Value = serde_json::from_str(text)
-        .map_err(|error| TemplateError::runtime(format!("invalid JSON: {error}")))?;
+    let parsed: serde_json::Value = serde_json::from_str(text).map_err(|error| {
+        let told = complaints::json(text).unwrap_or_else(|| format!("invalid JSON: {error}"));
+        TemplateError::runtime(told)
+    })?;
     Ok(from_serde(&parsed))
 }
 

@@ -1,5 +1,6 @@
 //! Filters, by theme. Each theme has a table; the registry knows them all.
 
+mod complaints;
 pub(super) mod crypt;
 pub(super) mod data;
 pub(super) mod lists;
@@ -11,6 +12,9 @@ mod xml;
 mod yaml;
 
 use super::registry::Function;
+
+/// Those of `ansible.utils`.
+pub(super) const UTILS: [&[Function]; 2] = [network::TABLE, xml::TABLE];
 
 /// All tables.
 pub(super) const TABLES: &[&[Function]] = &[

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock, RwLock};
 use fancy_regex::{Captures, Regex};
 use minijinja::value::Value as V;
 
+use super::complaints;
 use crate::template::error::TemplateError;
 use crate::template::object::{R, list, none, strings};
 use crate::template::ops;
@@ -43,11 +44,8 @@ pub(in crate::template) fn compile(pattern: &str, ignore_case: bool, multi_line:
     let full = if flags.is_empty() { translated } else { format!("(?{flags}){translated}") };
     let regex =
         fancy_regex::RegexBuilder::new(&full).backtrack_limit(5_000_000).build().map_err(|error| {
-            let error = match error.to_string() {
-                error if error.contains("repeat operator") => format!("nothing to repeat ({error})"),
-                error => error,
-            };
-            TemplateError::runtime(format!("Invalid regular expression {pattern:?}: {error}"))
+            let ours = || format!("Invalid regular expression {pattern:?}: {error}");
+            TemplateError::runtime(complaints::pattern(pattern).unwrap_or_else(ours))
         })?;
     let regex = Arc::new(regex);
     if let Ok(mut cache) = CACHE.write() {

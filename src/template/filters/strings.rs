@@ -6,7 +6,7 @@ use minijinja::value::Value as V;
 
 use crate::template::error::TemplateError;
 use crate::template::methods;
-use crate::template::object::{self, Py, R, is_marker, iterate, none, py, strings, tuple};
+use crate::template::object::{self, Py, R, is_marker, is_unsealed, iterate, none, py, strings, tuple};
 use crate::template::ops;
 use crate::template::registry::{Call, Function, function, lenient, record};
 use crate::value::Value;
@@ -18,7 +18,10 @@ pub(super) const TABLE: &[Function] = &[
     function("title", "s", title),
     function("trim", "value chars?", trim),
     function("replace", "s old new count?", replace),
-    function("string", "value", |call| call.text(0).map(V::from)),
+    function("string", "value", |call| {
+        let input = call.input();
+        if is_unsealed(&input) { Ok(input) } else { call.text(0).map(V::from) }
+    }),
     function("indent", "s width? first? blank?", indent),
     function("center", "value width?", center),
     function("truncate", "s length? killwords? end? leeway?", truncate),
@@ -940,6 +943,13 @@ fn human_readable(call: &mut Call) -> R {
 }
 
 fn human_to_bytes(call: &mut Call) -> R {
+    bytes_of(call).map_err(|mut error| {
+        error.message = format!("human_to_bytes() can't interpret the input: {}", error.message);
+        error
+    })
+}
+
+fn bytes_of(call: &Call) -> R {
     let text = call.text(0)?;
     let bits = call.flag(2, false)?;
     let default_unit = call.text_or(1, "")?;

@@ -14,7 +14,7 @@ use crate::template::object::{Py, R, check, is_marker, py};
 use crate::template::ops;
 use crate::template::registry::record;
 use crate::template::run::{self, Frame, Module, Scope};
-use crate::value::{Value, Vars};
+use crate::value::{Value, Vars, VaultText};
 
 /// `text key=value key="a b"`: the free text and the pairs.
 pub(super) fn key_values(term: &str) -> (String, Vec<(String, String)>) {
@@ -78,8 +78,8 @@ fn read(lookup: &Lookup<'_>, path: &Path) -> R<String> {
     let text = String::from_utf8(bytes)
         .map_err(|_| TemplateError::runtime(format!("{} is not UTF-8 text", path.display())))?;
     if text.starts_with("$ANSIBLE_VAULT") {
-        let vault = crate::value::VaultText { envelope: text.into(), origin: None };
-        return lookup.scope.decrypt(&vault);
+        let vault = VaultText { envelope: text.into(), origin: None };
+        return lookup.scope.decrypt(&Arc::new(vault)).map(|plain| plain.to_string());
     }
     Ok(text)
 }
@@ -406,11 +406,12 @@ pub(super) fn pipe(lookup: &Lookup<'_>) -> R<Vec<V>> {
             let command = ops::to_text(term)?;
             let output = shell(&command, &lookup.scope.search.playbook_dir)?;
             if !output.status.success() {
-                return Err(TemplateError::runtime(format!(
-                    "lookup_plugin.pipe({command}) returned {}: {}",
-                    output.status.code().unwrap_or(-1),
-                    String::from_utf8_lossy(&output.stderr).trim()
-                )));
+                let code = output.status.code().unwrap_or(-1);
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                let said =
+                    if stderr.trim().is_empty() { String::new() } else { format!(": {}", stderr.trim()) };
+                let message = format!("lookup_plugin.pipe({command}) returned {code}{said}");
+                return Err(TemplateError::runtime(message));
             }
             Ok(V::from(String::from_utf8_lossy(&output.stdout).trim_end().to_owned()))
         })

@@ -116,7 +116,7 @@ fn failed(name: &str, error: TemplateError) -> TemplateError {
 fn trust(term: &V, scope: &Arc<Scope>) -> R {
     match py(term) {
         Py::Str(text) if term.is_safe() && super::looks_like_template(text) => {
-            let text = Text { text: text.into(), trusted: true, origin: None };
+            let text = Text { text: text.into(), trusted: true, vaulted: false, origin: None };
             run::settle(run::render_text(&text, scope))
         }
         Py::List(items) => {

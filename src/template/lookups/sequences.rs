@@ -234,7 +234,9 @@ fn without(map: &Entries, path: &[&str]) -> R<Entries> {
 pub(super) fn sequence(lookup: &Lookup<'_>) -> R<Vec<V>> {
     let number = |name: &str, text: &str| -> R<i64> {
         text.trim().parse().map_err(|_| {
-            TemplateError::runtime(format!("the option '{name}' of a sequence has an invalid value '{text}'"))
+            TemplateError::runtime(format!(
+                "Config '{name}' for 'sequence' lookup plugin from 'Direct' has an invalid value: Invalid value provided for 'integer': '{text}'"
+            ))
         })
     };
     // Only the short form takes hexadecimal numbers.
