@@ -19,7 +19,7 @@ use super::{
     TaskRef, now, seal,
 };
 use crate::engine::options::relative;
-use crate::event::{Event, HostStats, Listener, Recorded, TaskInfo, Verdict};
+use crate::event::{Event, HostStats, Listener, Login, Recorded, TaskInfo, Verdict};
 use crate::value::Value;
 
 /// How long what happened may wait to be written.
@@ -249,6 +249,8 @@ struct Writer {
     play: Arc<str>,
     name: Arc<str>,
     origin: Arc<str>,
+    /// What the last of the play's resources have in common, with the login that it is for.
+    context: Option<(Arc<Login>, u64)>,
     recap: Vec<RunHost>,
     interrupted: bool,
     /// Tasks by their number in the run.
@@ -281,6 +283,7 @@ impl Writer {
             play: "".into(),
             name: run.id.as_str().into(),
             origin: "run".into(),
+            context: None,
             run,
             known: Known::default(),
             recap: Vec::new(),
@@ -364,9 +367,13 @@ impl Writer {
     /// Notes what is told; how the run ended, if that is it.
     fn take(&mut self, message: Message) -> Option<Status> {
         match message {
-            Message::Playbook(path) => self.playbook = absolute(&path).into(),
+            Message::Playbook(path) => {
+                self.playbook = absolute(&path).into();
+                self.context = None;
+            }
             Message::Play(name, hosts) => {
                 self.play = name.into();
+                self.context = None;
                 self.learn(&hosts);
             }
             Message::Result { host, task, verdict, ignored, millis } => {
@@ -497,7 +504,7 @@ impl Writer {
                 sealed,
             });
         }
-        let context = super::context(&self.playbook, &self.play, &self.origin, login);
+        let context = self.context(login);
         for one in applied {
             let (kind, state) = resource::normal(&one.kind, &one.state);
             let change = changed.get(&(kind, one.id.as_str()));
@@ -529,6 +536,17 @@ impl Writer {
                 origin: self.origin.clone(),
             };
             self.applied.insert(number, one);
+        }
+    }
+
+    /// See [`super::context`].
+    fn context(&mut self, login: &Arc<Login>) -> u64 {
+        match &self.context {
+            Some((known, context)) if known == login => *context,
+            _ => {
+                let context = super::context(&self.playbook, &self.play, &self.origin, login);
+                self.context.insert((login.clone(), context)).1
+            }
         }
     }
 
