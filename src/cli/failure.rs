@@ -3,7 +3,7 @@
 use super::exit::Exit;
 use crate::config::ConfigError;
 use crate::diagnostic::Diagnostic;
-use crate::playbook::loader::is_missing;
+use crate::playbook::loader::{is_missing, is_reserved_name};
 use crate::report::ReportError;
 
 /// What to say, and how to end.
@@ -31,10 +31,10 @@ impl Failure {
         Failure::options(format!("{what} is not supported: {why}"))
     }
 
-    /// A playbook or another source can't be read, or something that it names is not there.
+    /// A playbook or another source can't be read, or something that it names is not there or not for users.
     pub fn parse(diagnostics: Vec<Diagnostic>) -> Failure {
-        let missing = diagnostics.first().is_some_and(is_missing);
-        Failure { exit: if missing { Exit::Error } else { Exit::Unreachable }, diagnostics }
+        let general = diagnostics.first().is_some_and(|first| is_missing(first) || is_reserved_name(first));
+        Failure { exit: if general { Exit::Error } else { Exit::Unreachable }, diagnostics }
     }
 
     /// The same with another exit.
@@ -59,5 +59,21 @@ impl From<ReportError> for Failure {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Failure {
         Failure::error(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_decides_on_the_exit() {
+        for (message, exit) in [
+            ("`_ansible_x` can't be given in a playbook", Exit::Error),
+            ("there is no file `tasks.yml`", Exit::Error),
+            ("`x` is no keyword of a task", Exit::Unreachable),
+        ] {
+            assert_eq!(Failure::parse(vec![Diagnostic::error(message)]).exit, exit, "{message}");
+        }
     }
 }

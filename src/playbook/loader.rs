@@ -132,6 +132,11 @@ pub fn is_missing(error: &Diagnostic) -> bool {
     is_missing_role(error) || error.message.starts_with("there is no file `")
 }
 
+/// Whether an error says that an argument's name is for internal use.
+pub fn is_reserved_name(error: &Diagnostic) -> bool {
+    error.message.ends_with(super::tasks::RESERVED_NAME)
+}
+
 /// Whether an error says that a role is not there.
 pub fn is_missing_role(error: &Diagnostic) -> bool {
     error.message.ends_with(super::roles::MISSING_ROLE)

@@ -16,6 +16,9 @@ use crate::playbook::{Around, Block, Item, Loop, Task, VarsKind, known};
 use crate::source::{Node, NodeValue};
 use crate::value::{Map, Origin, Text, Value};
 
+/// What is said of arguments whose names are for internal use.
+pub(super) const RESERVED_NAME: &str = "can't be given in a playbook";
+
 /// A task's action, as it was written.
 struct Action<'a> {
     /// The name, templates not rendered.
@@ -529,7 +532,7 @@ impl Build<'_> {
         for (key, value) in node.as_map().unwrap_or_default() {
             let name = key.to_value().to_text();
             if name.starts_with("_ansible_") {
-                self.tell(key.error(format!("`{name}` can't be given in a playbook")), scope);
+                self.tell(key.error(format!("`{name}` {RESERVED_NAME}")), scope);
                 good = false;
             }
             out.insert(key.to_value(), value.to_value());
@@ -566,7 +569,7 @@ impl Build<'_> {
         };
         for (key, value) in pairs {
             if key.starts_with("_ansible_") {
-                self.tell(node.error(format!("`{key}` can't be given in a playbook")), scope);
+                self.tell(node.error(format!("`{key}` {RESERVED_NAME}")), scope);
                 return false;
             }
             out.insert(text_like(text, &key), text_like(text, &value));
