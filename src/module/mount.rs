@@ -336,6 +336,7 @@ fn act(
     args: &Args,
     argv: Vec<String>,
     after: &str,
+    undo: Option<Command>,
     system: &mut dyn System,
 ) -> Result<Result<(), Output>, ModuleError> {
     let intent = Intent {
@@ -343,6 +344,7 @@ fn act(
         id: args.path.clone(),
         before: map_of([("mounted", after != "mounted")]).into(),
         after: map_of([("mounted", after != "unmounted")]).into(),
+        undo,
         effects: vec![Effect::Path(args.path.clone().into(), FileKind::Directory), Effect::Anything],
         sensitive: args.opts_no_log,
         ..Intent::default()
@@ -376,13 +378,14 @@ fn mount(args: &Args, system: &mut dyn System) -> Result<(), ModuleError> {
     let mut argv = vec![host::need_program("mount", system)?];
     argv.extend(source_words(args));
     argv.push(args.path.clone());
-    act(args, argv, "mounted", system)?
+    let undo = Command::new(["umount", args.path.as_str()]).c_locale();
+    act(args, argv, "mounted", Some(undo), system)?
         .map_err(|output| ModuleError::new(format!("Error mounting {}: {}", args.path, said(&output).trim())))
 }
 
 fn unmount(args: &Args, system: &mut dyn System) -> Result<(), ModuleError> {
     let argv = vec![host::need_program("umount", system)?, args.path.clone()];
-    act(args, argv, "unmounted", system)?.map_err(|output| {
+    act(args, argv, "unmounted", None, system)?.map_err(|output| {
         ModuleError::new(format!("Error unmounting {}: {}", args.path, said(&output).trim()))
     })
 }
@@ -394,7 +397,7 @@ fn remount(args: &Args, system: &mut dyn System) -> Result<(), ModuleError> {
     argv.push(if has_options { format!("remount,{}", args.opts()) } else { "remount".into() });
     argv.extend(source_words(args));
     argv.push(args.path.clone());
-    let Err(output) = act(args, argv, "remounted", system)? else { return Ok(()) };
+    let Err(output) = act(args, argv, "remounted", None, system)? else { return Ok(()) };
     if has_options {
         return Err(ModuleError::new(format!(
             "Options were specified with remounted, but the remount command failed. Failing in order to prevent an \
