@@ -8,9 +8,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use setpoint::value::Value;
 
@@ -151,7 +154,6 @@ fn run(
     let inventory = home.join("inventory.ini");
     fs::write(&inventory, format!("[boxes]\nbox {vars}\n")).expect("written");
     let output = Command::new(env!("CARGO_BIN_EXE_setpoint"))
-        .arg("run")
         .args(words)
         .arg("-i")
         .arg(&inventory)
@@ -174,16 +176,69 @@ fn run(
 
 /// Runs the playbook; the line of the recap.
 fn play(vars: &str, home: &Path, arguments: &[&str]) -> Option<String> {
-    let (code, told, errors) = run(home, vars, &[&["play.yml"], arguments].concat(), None)?;
+    let (code, told, errors) = run(home, vars, &[&["run", "play.yml"], arguments].concat(), None)?;
     assert_eq!(code, Some(0), "{told}\n{errors}");
     let recap = told.lines().rfind(|line| line.starts_with("box ")).expect("a recap");
     Some(recap.split_whitespace().take(7).skip(2).collect::<Vec<_>>().join(" "))
 }
 
+/// A registry on this machine that is there until this is dropped.
+struct Registry {
+    server: Child,
+    place: String,
+}
+
+impl Registry {
+    /// Starts one; `None`, said aloud, if there is no program for it.
+    fn start(test: &str, storage: &Path) -> Option<Registry> {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let place = free.local_addr().expect("bound").to_string();
+        drop(free);
+        let directory = storage.join("registry");
+        fs::create_dir_all(&directory).expect("made");
+        let settings = storage.join("registry.yml");
+        let text = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{place}'}}\n",
+            directory.display()
+        );
+        fs::write(&settings, text).expect("written");
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&settings).stdout(Stdio::null()).stderr(Stdio::null());
+        let Ok(server) = command.spawn() else {
+            eprintln!("skipped a part of {test}: needs docker-registry");
+            return None;
+        };
+        let registry = Registry { server, place };
+        for _ in 0..100 {
+            if TcpStream::connect(&registry.place).is_ok() {
+                return Some(registry);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("the registry does not answer");
+    }
+
+    /// What it answers to a question.
+    fn ask(&self, path: &str) -> String {
+        let mut connection = TcpStream::connect(&self.place).expect("it is there");
+        write!(connection, "GET {path} HTTP/1.0\r\n\r\n").expect("asked");
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).expect("answered");
+        answer
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
 /// Runs `engine.yml`: the tasks that changed something. `None`, said aloud, if this build has no runner.
 fn manage(home: &Path, arguments: &[String], more: &[&str]) -> Option<BTreeSet<String>> {
     let paths = format!("{}:{}", home.display(), std::env::var("PATH").expect("it is set"));
-    let mut words = vec!["engine.yml", "--output", "json"];
+    let mut words = vec!["run", "engine.yml", "--output", "json"];
     words.extend(arguments.iter().map(String::as_str).chain(more.iter().copied()));
     let (code, told, errors) = run(home, "ansible_connection=local", &words, Some(paths))?;
     let mut changed = BTreeSet::new();
@@ -251,10 +306,14 @@ fn what_is_asked_of_an_engine_for_containers_is_made_once() {
         place.path().join("networks").display()
     );
     fs::write(home.join("containers.conf"), settings).expect("written");
+    let registry = Registry::start(test, place.path());
+    let location = registry.as_ref().map_or("127.0.0.1:1", |registry| registry.place.as_str());
+    let registries = format!("[[registry]]\nlocation = \"{location}\"\ninsecure = true\n");
+    fs::write(home.join("registries.conf"), registries).expect("written");
     let docker = home.join("docker");
     let script = format!(
-        "#!/bin/sh\nexport CONTAINERS_CONF={}\nexec podman {} \"$@\"\n",
-        home.join("containers.conf").display(),
+        "#!/bin/sh\ncd {}\nexport CONTAINERS_CONF=$PWD/containers.conf CONTAINERS_REGISTRIES_CONF=$PWD/registries.conf\nexec podman {} \"$@\"\n",
+        home.display(),
         container.options.join(" ")
     );
     fs::write(&docker, script).expect("written");
@@ -272,13 +331,23 @@ fn what_is_asked_of_an_engine_for_containers_is_made_once() {
         let files = output_of(Command::new("ls").arg("-l").arg(&home).args(["-I", "inventory.ini"]));
         lists.iter().map(said).collect::<String>() + &String::from_utf8_lossy(&files.stdout)
     };
+    for name in
+        registry.iter().flat_map(|registry| [1, 2].map(|tag| format!("{}/there:{tag}", registry.place)))
+    {
+        for words in [vec!["tag", image, &name], vec!["push", &name], vec!["image", "rm", &name]] {
+            let output = output_of(Command::new(&docker).args(&words));
+            assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    let paths = format!("{}:{}", home.display(), std::env::var("PATH").expect("it is set"));
     for generation in 1..=2 {
-        let variables = [
+        let mut variables = vec![
             format!("generation={generation}"),
             format!("image={image}"),
             format!("place={}", home.display()),
             format!("podman={}", docker.display()),
         ];
+        variables.extend(registry.as_ref().map(|registry| format!("registry={}", registry.place)));
         let arguments: Vec<String> =
             variables.into_iter().flat_map(|pair| ["-e".to_string(), pair]).collect();
         let before = all();
@@ -288,6 +357,26 @@ fn what_is_asked_of_an_engine_for_containers_is_made_once() {
         made.retain(|task| !task.ends_with("(uncertain)"));
         assert_eq!(foretold, made, "generation {generation}");
         assert!(made.len() >= 10, "{made:?}");
+        if let Some(registry) = &registry {
+            let tags = registry.ask("/v2/ours/tags/list");
+            assert!(tags.contains(&format!("\"{generation}\"")), "{tags}");
+        }
+        let back = |more: &[&str]| {
+            let words = [&["rollback", "last"], more].concat();
+            run(&home, "ansible_connection=local", &words, Some(paths.clone())).expect("there is a runner")
+        };
+        if generation == 1 {
+            let (code, told, errors) = back(&[]);
+            assert_eq!(code, Some(0), "{told}\n{errors}");
+            assert_eq!(all(), before, "a rollback left something: {told}");
+            let anew = manage(&home, &arguments, &[]).expect("there is a runner");
+            assert_eq!(anew.iter().filter(|task| !task.ends_with("(uncertain)")).count(), made.len());
+        } else {
+            // A container that was made anew can't be had back, and that is said beforehand.
+            let (_, told, errors) = back(&["--check"]);
+            let (_, impossible) = told.split_once("can't be taken back").expect(&errors);
+            assert!(impossible.contains("container process"), "{told}");
+        }
         let again = manage(&home, &arguments, &[]).expect("there is a runner");
         assert_eq!(again, BTreeSet::new(), "a second run of generation {generation} changed something");
     }

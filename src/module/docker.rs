@@ -157,6 +157,15 @@ impl Docker {
         ))
     }
 
+    /// The command that takes a name from an image, and gives it back to the one that had it before.
+    pub fn take_name_back(&self, name: &str, before: Option<&String>) -> Command {
+        match before {
+            None => self.command(["image", "rm", name]),
+            // The image that had the name is still there, without it.
+            Some(id) => self.command(["tag", id, name]),
+        }
+    }
+
     /// Runs a command that acts; what it printed, or nothing if it was only recorded.
     ///
     /// # Errors

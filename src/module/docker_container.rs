@@ -1109,7 +1109,7 @@ impl Work<'_> {
                 id: image,
                 before,
                 after: state("present"),
-                undo: None,
+                undo: Some(self.docker.take_name_back(image, now.as_ref())),
             };
             self.docker.act(&command, change, self.system)?;
             return Ok(id(self.docker.inspect("image", image, self.system)?));
@@ -1158,7 +1158,9 @@ impl Work<'_> {
         if !differing.is_empty() {
             after.insert("differed".into(), differing.to_vec().into());
         }
-        let undo = differing.is_empty().then(|| self.docker.command(["rm", "--force", &self.args.name]));
+        let undo = differing
+            .is_empty()
+            .then(|| self.docker.command(["rm", "--force", "--volumes", &self.args.name]));
         self.act_with(&command, Value::Null, after.into(), undo)?;
         let skipped = usize::from(self.args.network_mode.is_none());
         for network in self.args.networks.iter().flatten().skip(skipped) {
@@ -1173,8 +1175,9 @@ impl Work<'_> {
         let name = network.get("name").map(Value::to_text).unwrap_or_default();
         words.extend([name.clone(), self.args.name.clone()]);
         let id = format!("{name}: {}", self.args.name);
-        let change =
-            Resource { kind: "network_member", id: &id, after: state("connected"), ..Resource::default() };
+        let undo = Some(self.docker.command(["network", "disconnect", "--force", &name, &self.args.name]));
+        let after = state("connected");
+        let change = Resource { kind: "network_member", id: &id, after, undo, ..Resource::default() };
         self.docker.act(&self.docker.command(words), change, self.system).map(|_| ())
     }
 
@@ -1394,9 +1397,13 @@ fn run(args: &Args, given: &Value, docker: Docker, system: &mut dyn System) -> R
             let paused =
                 !made && now.as_ref().and_then(|now| at(now, "State.Paused")).is_some_and(Value::truthy);
             if let Some(wanted) = args.paused.filter(|wanted| *wanted != paused) {
-                let (word, before, after) =
-                    if wanted { ("pause", "started", "paused") } else { ("unpause", "paused", "started") };
-                work.act(&[word, &args.name], state(before), state(after))?;
+                let (word, back, before, after) = if wanted {
+                    ("pause", "unpause", "started", "paused")
+                } else {
+                    ("unpause", "pause", "paused", "started")
+                };
+                let [command, back] = [word, back].map(|word| work.docker.command([word, &args.name]));
+                work.act_with(&command, state(before), state(after), Some(back))?;
             }
             if args.state == "healthy" {
                 work.wait_until_healthy()?;

@@ -150,12 +150,8 @@ impl Images<'_> {
         before: Option<&String>,
         after: Value,
     ) -> Result<Option<Output>, ModuleError> {
-        let undo = match before {
-            None => Some(self.docker.command(["image", "rm", name])),
-            // The image that had the name is still there, without it.
-            Some(id) if !after.is_null() => Some(self.docker.command(["tag", id, name])),
-            Some(_) => None,
-        };
+        let stays = before.is_none() || !after.is_null();
+        let undo = stays.then(|| self.docker.take_name_back(name, before));
         let before = before.map_or(Value::Null, |id| map_of([("id", id.as_str())]).into());
         let change = Resource { kind: "image", id: name, before, after, undo };
         self.docker.act(command, change, self.system)
@@ -410,10 +406,12 @@ fn archive(
     }
     let shown = path.to_string_lossy().into_owned();
     let command = images.docker.command(["save", "--output", &shown, name]);
+    let is_new = images.system.stat_follow(&path)?.is_none();
     let intent = Intent {
         kind: "file",
         id: shown.clone(),
         after: state("file"),
+        undo: is_new.then(|| Command::new(["rm", "-f", &shown])),
         effects: vec![Effect::Path(path, FileKind::File)],
         ..Intent::default()
     };

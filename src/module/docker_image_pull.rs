@@ -139,7 +139,7 @@ mod tests {
         let list =
             format!(r#"[{}, {{"OCIManifest": {{"config": {{"digest": "sha256:1"}}}}}}]"#, of("sha256:3"));
         let pull = vec!["pull --quiet a:latest"];
-        let table: Vec<(&str, Output, Vec<&str>, Option<bool>)> = vec![
+        let table: [(&str, Output, Vec<&str>, Option<bool>); 8] = [
             (r#"{"name": "a"}"#, Output::ok(&of("sha256:1")), vec![], None),
             (r#"{"name": "a"}"#, Output::ok(&list), vec![], None),
             (r#"{"name": "a"}"#, Output::ok(&of("sha256:2")), pull.clone(), Some(false)),

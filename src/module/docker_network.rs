@@ -249,7 +249,10 @@ impl Work<'_> {
         if joins {
             std::mem::swap(&mut before, &mut after);
         }
-        let change = Resource { kind: "network_member", id: &id, before, after, undo: None };
+        // With which address and which further names a container was in it is not known.
+        let undo =
+            joins.then(|| self.docker.command(["network", "disconnect", "--force", self.name, container]));
+        let change = Resource { kind: "network_member", id: &id, before, after, undo };
         self.docker.act(&self.docker.command(words), change, self.system).map(|_| ())
     }
 
