@@ -24,8 +24,13 @@ pub(super) fn work(
         })
     };
     let (minutes, seconds) = (number("minutes"), number("seconds"));
-    if matches!(minutes, Some(Err(_))) || matches!(seconds, Some(Err(_))) {
-        return fail("non-integer value given for prompt duration");
+    for (name, number) in [("minutes", &minutes), ("seconds", &seconds)] {
+        if let (Some(Err(_)), Some(given)) = (number, args.get(name)) {
+            let (found, shown) = (given.type_name(), given.repr());
+            return fail(&format!(
+                "argument '{name}' is of type {found} and we were unable to convert to int: invalid literal for int() with base 10: {shown}"
+            ));
+        }
     }
     let wait = match (minutes, seconds) {
         (Some(Ok(_)), Some(Ok(_))) => return fail("parameters are mutually exclusive: minutes|seconds"),

@@ -320,7 +320,9 @@ impl Planner<'_> {
         let message =
             format!("{}: The value {} could not be converted to '{expected}'.", keyword(name), value.repr());
         let mut settled = failed(self.task, message.as_str());
-        settled.result.insert(Value::str("msg"), Value::str(format!("Task failed: {message}")));
+        // A pause is between items, not within the task.
+        let told = if name == "pause" { message } else { format!("Task failed: {message}") };
+        settled.result.insert(Value::str("msg"), Value::str(told));
         PlanError::Failed(Box::new(settled))
     }
 
@@ -591,7 +593,14 @@ impl Planner<'_> {
                     Value::List(items) => items.as_ref().clone(),
                     other => vec![other],
                 };
-                templar.lookup(lookup, terms, Map::new(), &context)?
+                templar.lookup(lookup, terms, Map::new(), &context).map_err(|error| match error.kind {
+                    TemplateErrorKind::Lookup => {
+                        let mut settled = failure(&error);
+                        settled.result.insert(Value::str("msg"), Value::str(error.told()));
+                        PlanError::Failed(Box::new(settled))
+                    }
+                    _ => PlanError::from(error),
+                })?
             }
         };
         let name =

@@ -379,7 +379,15 @@ impl<'a> Lexer<'a> {
                 if tag.is_none() && open.is_empty() {
                     return Ok(None);
                 }
-                return Err(TemplateError::syntax("unexpected end of template", opened_on));
+                let expected = match tag {
+                    Some(Tag::Variable) => "end of print statement",
+                    _ => "end of statement block",
+                };
+                let message = match open.is_empty() {
+                    true => format!("unexpected end of template, expected '{expected}'."),
+                    false => "unexpected end of template".to_owned(),
+                };
+                return Err(TemplateError::syntax(message, opened_on));
             };
             if tag.is_some() && open.is_empty() {
                 if rest.starts_with(end.as_str()) {

@@ -113,14 +113,15 @@ pub struct FileNotFound {
 
 impl fmt::Display for FileNotFound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Could not find or access '{}'", self.name)?;
-        if !self.tried.is_empty() {
-            f.write_str("\nSearched in:")?;
-            for path in &self.tried {
-                write!(f, "\n\t{}", path.display())?;
-            }
-        }
-        Ok(())
+        write!(f, "Could not find or access '{}'{}", self.name, self.searched())
+    }
+}
+
+impl FileNotFound {
+    /// Where we looked, one place a line, as the end of a message.
+    pub fn searched(&self) -> String {
+        let places: String = self.tried.iter().map(|path| format!("\n\t{}", path.display())).collect();
+        if places.is_empty() { places } else { format!("\nSearched in:{places}") }
     }
 }
 

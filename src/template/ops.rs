@@ -620,7 +620,6 @@ pub(super) fn item(value: &V, key: &V) -> R {
     }
     let (kind, shown) = (type_name(value), repr(key)?);
     let message = match py(key) {
-        Py::Int(_) if matches!(py(value), Py::List(_)) => format!("{kind} object has no element {shown}"),
         _ => format!("object of type '{kind}' has no attribute {shown}"),
     };
     Ok(marker(TemplateError::undefined(to_text(key)?, message)))

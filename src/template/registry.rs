@@ -332,6 +332,9 @@ pub(super) fn test_names() -> Vec<&'static str> {
 pub(super) const GLOBALS: &[&str] =
     &["cycler", "dict", "joiner", "lipsum", "lookup", "namespace", "now", "q", "query", "range", "undef"];
 
+/// What `undef()` says that was given no hint.
+pub(super) const UNSET: &str = "Mandatory variable has not been overridden";
+
 /// A global by name.
 pub(super) fn global(name: &str, scope: &Arc<Scope>) -> Option<V> {
     if name == "omit" {
@@ -398,7 +401,7 @@ fn call_global(name: &str, args: Args) -> R {
         "undef" => {
             let hint = match args.get(0, "hint") {
                 Some(hint) if !hint.is_none() => ops::to_text(hint)?,
-                _ => "Mandatory variable has not been overridden".into(),
+                _ => UNSET.into(),
             };
             Ok(marker(TemplateError::undefined("", hint)))
         }

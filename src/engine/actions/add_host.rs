@@ -22,6 +22,9 @@ pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOut
     let groups: Vec<String> = match groups {
         None | Some(Value::Null) => Vec::new(),
         Some(Value::List(items)) => items.iter().map(Value::to_text).collect(),
+        Some(Value::Map(_)) => {
+            return Ok(ActionOutcome::failed(action.task, "Groups must be specified as a list."));
+        }
         Some(other) => other
             .to_text()
             .split(',')

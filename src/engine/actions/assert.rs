@@ -24,6 +24,23 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
             ));
         }
     }
+    // All that can be said is rendered, whatever will be: a mistake in it is found on a good day too.
+    let mut messages = Map::new();
+    for name in ["msg", "fail_msg", "success_msg"] {
+        let Some(given) = args.get(name) else { continue };
+        let message = render(name, given)?;
+        let is_text = |value: &Value| value.as_str().is_some();
+        if !is_text(&message) && !message.as_list().is_some_and(|items| items.iter().all(is_text)) {
+            return Ok(ActionOutcome::failed(
+                action.task,
+                format!(
+                    "argument '{name}' is of type {} and we were unable to convert to str_or_list_of_str: a string or list of strings is required",
+                    message.type_name()
+                ),
+            ));
+        }
+        messages.insert(Value::str(name), message);
+    }
     let quiet = match args.get("quiet") {
         Some(value) => render("quiet", value)?.to_bool().unwrap_or(false),
         None => false,
@@ -32,11 +49,8 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         if action.shared.templar.condition(condition, &action.context)? {
             continue;
         }
-        let message = match (args.get("fail_msg"), args.get("msg")) {
-            (Some(message), _) => render("fail_msg", message)?,
-            (None, Some(message)) => render("msg", message)?,
-            (None, None) => Value::str("Assertion failed"),
-        };
+        let given = messages.get("fail_msg").or_else(|| messages.get("msg"));
+        let message = given.cloned().unwrap_or_else(|| Value::str("Assertion failed"));
         let mut result = map_of([("failed", Value::Bool(true)), ("changed", Value::Bool(false))]);
         if !quiet {
             result.insert(Value::str("evaluated_to"), Value::Bool(false));
@@ -47,10 +61,8 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         result.insert(Value::str("msg"), message);
         return Ok(ActionOutcome { result, effects: Vec::new(), diagnostic: Some(diagnostic) });
     }
-    let message = match args.get("success_msg") {
-        Some(message) => render("success_msg", message)?,
-        None => Value::str("All assertions passed"),
-    };
+    let given = messages.get("success_msg").cloned();
+    let message = given.unwrap_or_else(|| Value::str("All assertions passed"));
     Ok(ActionOutcome::result(map_of([("changed", Value::Bool(false)), ("msg", message)])))
 }
 

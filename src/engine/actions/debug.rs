@@ -17,7 +17,10 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
     }
     let verbosity = match given(action, &args, "verbosity")? {
         Some(Value::Int(number)) => number,
-        Some(other) => other.to_text().trim().parse().unwrap_or(0),
+        Some(other) => match other.to_text().trim().parse() {
+            Ok(number) => number,
+            Err(_) => return Ok(ActionOutcome::failed(action.task, not_a_number("verbosity", &other))),
+        },
         None => 0,
     };
     let var = given_var(action, &args)?;
@@ -81,6 +84,13 @@ fn given_var(action: &ActionContext<'_>, args: &Map) -> Result<Option<String>, P
         },
         Some(other) => fail(not_a_string(other)),
     }
+}
+
+fn not_a_number(name: &str, value: &Value) -> String {
+    let (found, shown) = (value.type_name(), value.repr());
+    format!(
+        "argument '{name}' is of type {found} and we were unable to convert to int: \"{shown}\" cannot be converted to an int"
+    )
 }
 
 fn not_a_string(value: &Value) -> String {

@@ -28,7 +28,14 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         Ok(outcome)
     };
     if let Some(unknown) = args.keys().map(Value::to_text).find(|name| !OPTIONS.contains(&name.as_str())) {
-        return fail(format!("{unknown} is not a valid option in include_vars"));
+        return fail(format!("Task failed: {unknown} is not a valid option in include_vars"));
+    }
+    let has = |names: &[&str]| names.iter().any(|name| args.contains_key(*name));
+    if has(&["file", "_raw_params"])
+        && has(&["dir", "depth", "files_matching", "ignore_files", "extensions", "ignore_unknown_extensions"])
+    {
+        let mixed = "You are mixing file only and dir only arguments, these are incompatible";
+        return fail(format!("Task failed: {mixed}"));
     }
     let text = |name: &str| match args.get(name) {
         Some(Value::Null) => Some(String::new()),

@@ -92,12 +92,15 @@ impl ActionOutcome {
     /// A failure, pointing at the task.
     pub fn failed(task: &Task, message: impl Into<String>) -> ActionOutcome {
         let message = message.into();
+        // What a message says already is not said twice.
+        let told = match message.strip_prefix("Task failed: ") {
+            Some(rest) => rest.to_owned(),
+            None => format!("Action failed: {message}"),
+        };
         ActionOutcome {
             result: map_of([("failed", Value::Bool(true)), ("msg", Value::str(message.as_str()))]),
             effects: Vec::new(),
-            diagnostic: Some(
-                Diagnostic::error(format!("Action failed: {message}")).at(Some(task.origin.clone())),
-            ),
+            diagnostic: Some(Diagnostic::error(told).at(Some(task.origin.clone()))),
         }
     }
 }

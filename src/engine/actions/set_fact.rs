@@ -38,7 +38,7 @@ pub(super) fn run(action: &ActionContext<'_>, mut args: Map) -> Result<ActionOut
             return Ok(ActionOutcome::failed(
                 action.task,
                 format!(
-                    "The variable name '{name}' is not valid. Variables must start with a letter or underscore character, and contain only letters, numbers and underscores."
+                    "Task failed: Invalid variable name '{name}'. Variables must start with a letter or underscore character, and contain only letters, numbers and underscores."
                 ),
             ));
         }

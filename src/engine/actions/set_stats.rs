@@ -1,13 +1,19 @@
 //! `set_stats`: custom statistics, shown at the end of the run.
 
+use std::sync::Arc;
+
 use crate::engine::actions::set_fact::is_identifier;
 use crate::engine::actions::{ActionContext, ActionOutcome, Effect};
 use crate::engine::plan::PlanError;
 use crate::value::{Map, Value, map_of};
 
 pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome, PlanError> {
-    let Some(Value::Map(data)) = args.get("data") else {
-        return Ok(ActionOutcome::failed(action.task, "The 'data' option needs to be a dictionary/hash"));
+    let data = match args.get("data") {
+        None | Some(Value::Null) => Arc::default(),
+        Some(Value::Map(data)) => Arc::clone(data),
+        Some(_) => {
+            return Ok(ActionOutcome::failed(action.task, "The 'data' option needs to be a dictionary/hash"));
+        }
     };
     for name in data.keys() {
         let name = name.to_text();
@@ -15,7 +21,7 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
             return Ok(ActionOutcome::failed(
                 action.task,
                 format!(
-                    "Invalid variable name '{name}': only letters, digits and underscores, no digit first"
+                    "Task failed: Invalid variable name '{name}'. There may be only letters, digits and underscores, no digit first"
                 ),
             ));
         }

@@ -31,7 +31,13 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
         }
     }
     let mut errors = Vec::new();
-    check(&spec, &given, "", &mut errors);
+    let mut strangers = unknown(&spec, &provided, "");
+    check(&spec, &given, "", &mut errors, &mut strangers);
+    strangers.sort_unstable();
+    if let Some((_, known)) = strangers.last() {
+        let names: Vec<&str> = strangers.iter().map(|(name, _)| name.as_str()).collect();
+        errors.push(format!("{}. Supported parameters include: {known}.", names.join(", ")));
+    }
     let context = args.get("validate_args_context").cloned().unwrap_or_default();
     if errors.is_empty() {
         let result = map_of([
@@ -49,7 +55,10 @@ pub(super) fn run(action: &ActionContext<'_>, args: Map) -> Result<ActionOutcome
     Ok(outcome)
 }
 
-fn check(spec: &Map, given: &Map, path: &str, errors: &mut Vec<String>) {
+/// An argument that nobody asked for, and those that could have been meant.
+type Stranger = (String, String);
+
+fn check(spec: &Map, given: &Map, path: &str, errors: &mut Vec<String>, strangers: &mut Vec<Stranger>) {
     let within = if path.is_empty() { String::new() } else { format!(" found in {path}") };
     let mut missing: Vec<&str> = spec
         .iter()
@@ -116,21 +125,20 @@ fn check(spec: &Map, given: &Map, path: &str, errors: &mut Vec<String>) {
             let inner = if path.is_empty() { name.to_string() } else { format!("{path} -> {name}") };
             for item in &items {
                 let Value::Map(map) = item else { continue };
-                for key in map.keys().filter_map(Value::as_str) {
-                    if !options.contains_key(key) {
-                        let mut known: Vec<&str> = options.keys().filter_map(Value::as_str).collect();
-                        known.sort_unstable();
-                        errors.push(format!(
-                            "{}.{key}. Supported parameters include: {}.",
-                            inner.replace(" -> ", "."),
-                            known.join(", ")
-                        ));
-                    }
-                }
-                check(options, map, &inner, errors);
+                strangers.extend(unknown(options, map, &inner));
+                check(options, map, &inner, errors, strangers);
             }
         }
     }
+}
+
+/// What was given that nobody asked for.
+fn unknown(spec: &Map, given: &Map, path: &str) -> Vec<Stranger> {
+    let mut known: Vec<&str> = spec.keys().filter_map(Value::as_str).collect();
+    known.sort_unstable();
+    let place = if path.is_empty() { String::new() } else { format!("{}.", path.replace(" -> ", ".")) };
+    let strangers = given.keys().filter_map(Value::as_str).filter(|key| !spec.contains_key(*key));
+    strangers.map(|key| (format!("{place}{key}"), known.join(", "))).collect()
 }
 
 fn is_required(rule: &Value) -> bool {

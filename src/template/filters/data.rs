@@ -377,9 +377,12 @@ fn round_half_even(value: f64, precision: i32) -> f64 {
 
 fn float_of(call: &Call, index: usize, what: &str) -> R<f64> {
     let value = call.arg(index).unwrap_or_default();
-    number(&value)
-        .map(|number| number.float())
-        .ok_or_else(|| TemplateError::runtime(format!("{what}() can only be used on numbers")))
+    number(&value).map(|number| number.float()).ok_or_else(|| {
+        let found = type_name(&value);
+        TemplateError::runtime(format!(
+            "{what}() can only be used on numbers: must be real number, not {found}"
+        ))
+    })
 }
 
 fn log(call: &mut Call) -> R {
@@ -439,7 +442,7 @@ fn dict2items(call: &mut Call) -> R {
     let input = call.input();
     let Py::Dict(map) = py(&input) else {
         return Err(TemplateError::runtime(format!(
-            "dict2items requires a dictionary, got {} instead.",
+            "dict2items requires a dictionary, got <class '{}'> instead.",
             type_name(&input)
         )));
     };
@@ -456,7 +459,7 @@ fn items2dict(call: &mut Call) -> R {
     let input = call.input();
     if !matches!(py(&input), Py::List(_)) {
         return Err(TemplateError::runtime(format!(
-            "items2dict requires a list, got {} instead.",
+            "items2dict requires a list, got <class '{}'> instead.",
             type_name(&input)
         )));
     }

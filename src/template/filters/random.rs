@@ -189,7 +189,8 @@ fn random(call: &mut Call) -> R {
             let range = Range { start, stop: end, step };
             if range.len() == 0 {
                 return Err(TemplateError::runtime(format!(
-                    "empty range in randrange({start}, {end}, {step})"
+                    "empty range for randrange() ({start}, {end}, {})",
+                    i128::from(end) - i128::from(start)
                 )));
             }
             Ok(V::from(range.at(generator.below(range.len()))))

@@ -663,7 +663,15 @@ fn b64decode(call: &mut Call) -> R {
         .collect();
     let bytes = general_purpose::STANDARD
         .decode(text.as_bytes())
-        .map_err(|_| TemplateError::runtime("Incorrect padding"))?;
+        .map_err(|_| {
+            let data = text.trim_end_matches('=').len();
+            TemplateError::runtime(match data % 4 {
+                1 => format!(
+                    "Invalid base64-encoded string: number of data characters ({data}) cannot be 1 more than a multiple of 4"
+                ),
+                _ => "Incorrect padding".to_owned(),
+            })
+        })?;
     decode_bytes(bytes, &call.text_or(1, "utf-8")?).map(V::from)
 }
 
@@ -920,7 +928,10 @@ const UNITS: [(char, f64); 9] = [
 fn human_readable(call: &mut Call) -> R {
     let input = call.input();
     let Some(size) = ops::number(&input) else {
-        return Err(TemplateError::runtime("human_readable() failed on bad input"));
+        return Err(TemplateError::runtime(format!(
+            "human_readable() failed on bad input: '>=' not supported between instances of '{}' and 'int'",
+            object::type_name(&input)
+        )));
     };
     let size = size.float();
     let bits = call.flag(1, false)?;

@@ -65,11 +65,14 @@ fn io(path: &Path, error: &std::io::Error) -> TemplateError {
 }
 
 fn find(lookup: &Lookup<'_>, kind: &str, name: &str) -> R<PathBuf> {
-    lookup
-        .scope
-        .search
-        .find(kind, name)
-        .map_err(|error| TemplateError::runtime(format!("Unable to access the file '{name}': {error}")))
+    lookup.scope.search.find(kind, name).map_err(|error| {
+        TemplateError::runtime(match kind {
+            "templates" => {
+                format!("the template file {name} could not be found for the lookup{}", error.searched())
+            }
+            _ => format!("Unable to access the file '{name}': File not found.{}", error.searched()),
+        })
+    })
 }
 
 /// A file's text, decrypted if it is a vault.

@@ -5,9 +5,9 @@ use minijinja::value::Value as V;
 use super::Lookup;
 use crate::template::error::TemplateError;
 use crate::template::filters::{lists, random as chance, regex};
-use crate::template::object::{Py, R, check, iterate, key_value, none, py, to_key, tuple};
+use crate::template::object::{Py, R, check, iterate, key_value, none, py, to_key, tuple, type_name};
 use crate::template::ops;
-use crate::template::registry::record;
+use crate::template::registry::{UNSET, record};
 
 pub(super) fn items(lookup: &Lookup<'_>) -> R<Vec<V>> {
     lists::flatten_once(lookup.terms.clone())
@@ -64,7 +64,11 @@ pub(super) fn dict(lookup: &Lookup<'_>) -> R<Vec<V>> {
     }
     for term in terms {
         let Py::Dict(map) = py(&term) else {
-            return Err(TemplateError::runtime("the 'dict' lookup plugin expects a dictionary"));
+            return Err(TemplateError::runtime(format!(
+                "the 'dict' lookup plugin expects a dictionary, got '{}' of type <class '{}'>)",
+                ops::to_text(&term)?,
+                type_name(&term)
+            )));
         };
         for (key, value) in map.to_map()? {
             out.push(record([("key", key_value(&key)), ("value", value)]));
@@ -343,7 +347,13 @@ pub(super) fn env(lookup: &Lookup<'_>) -> R<Vec<V>> {
             Some(value) => V::from(value.to_string_lossy().into_owned()),
             None => match &default {
                 Some(default) => {
-                    check(default)?;
+                    check(default).map_err(|error| match error.message == UNSET {
+                        true => TemplateError::undefined(
+                            name,
+                            format!("The environment variable '{name}' is not set."),
+                        ),
+                        false => error,
+                    })?;
                     default.clone()
                 }
                 None => V::from(""),
