@@ -22,7 +22,7 @@ pub struct Look {
     pub added: BTreeMap<String, Vec<String>>,
     /// What could not be told, and why.
     pub problems: HashMap<Key, String>,
-    /// Who changed paths and when; under the empty path, who logged in.
+    /// Who changed paths and when.
     pub hints: HashMap<String, Vec<String>>,
     /// How many resources are as they were left and are not told one by one, by number of the request.
     pub same: HashMap<i64, u64>,

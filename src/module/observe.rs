@@ -354,14 +354,16 @@ fn hints(paths: &[String], system: &mut dyn System) -> Map {
     }
     let owners = owners(paths, system);
     let log = host::read_text("/var/log/dpkg.log", system).unwrap_or_default();
-    let logins = logins(system);
+    let sessions = sessions(system);
     let mut out = Map::new();
     for path in paths {
         let mut said: Vec<String> = Vec::new();
         let stat = system.stat(Path::new(path)).ok().flatten();
+        let mut moment = None;
         match &stat {
             Some(stat) => {
                 let (content, inode) = (stat.mtime, stat.ctime);
+                moment = Some(inode);
                 said.push(format!("content last changed {}", when(content)));
                 if inode - content > 1.0 {
                     said.push(format!("attributes (or its name) last changed {}", when(inode)));
@@ -370,6 +372,7 @@ fn hints(paths: &[String], system: &mut dyn System) -> Map {
             None => {
                 let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
                 if let Ok(Some(stat)) = system.stat(parent) {
+                    moment = Some(stat.mtime);
                     said.push(format!("{} last changed {}", parent.display(), when(stat.mtime)));
                 }
             }
@@ -387,10 +390,8 @@ fn hints(paths: &[String], system: &mut dyn System) -> Map {
                 None => format!("belongs to package {package}"),
             });
         }
+        said.extend(moment.and_then(|moment| logged_in(&sessions, moment)));
         out.insert(path.as_str().into(), said.into());
-    }
-    if !logins.is_empty() {
-        out.insert("".into(), logins.into());
     }
     out
 }
@@ -414,16 +415,70 @@ fn owners(paths: &[String], system: &mut dyn System) -> BTreeMap<String, String>
         .collect()
 }
 
-/// Who logged in lately.
-fn logins(system: &mut dyn System) -> Vec<String> {
-    let command = Command::new(["last", "-w", "-n", "8", "--time-format", "iso"]).c_locale();
-    let Ok(output) = system.query(&command) else { return Vec::new() };
-    let text = output.stdout_text();
-    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
-    lines
-        .filter(|line| !line.starts_with("reboot") && !line.starts_with("wtmp"))
-        .map(|line| line.split_whitespace().take(4).collect::<Vec<_>>().join(" "))
-        .collect()
+/// Somebody's time on the machine, as `last` tells it; times are UTC.
+#[derive(Debug, PartialEq)]
+struct Session {
+    /// `ann pts/0 192.0.2.7`.
+    who: String,
+    /// When it began: `2026-01-31T12:00:00`.
+    from: String,
+    end: End,
+}
+
+#[derive(Debug, PartialEq)]
+enum End {
+    At(String),
+    /// It goes on.
+    Open,
+    /// The machine went down, or nobody has noted it.
+    Unknown,
+}
+
+/// How many logins are looked through.
+const LOGINS: &str = "500";
+
+/// Who logged in, the latest first.
+fn sessions(system: &mut dyn System) -> Vec<Session> {
+    let mut command = Command::new(["last", "-w", "-n", LOGINS, "--time-format", "iso"]).c_locale();
+    command.env.push(("TZ".into(), "UTC".into()));
+    system.query(&command).map(|output| read_sessions(&output.stdout_text())).unwrap_or_default()
+}
+
+fn read_sessions(text: &str) -> Vec<Session> {
+    let time = |word: &str| {
+        let is_time = word.get(10..11) == Some("T") && word.starts_with(|c: char| c.is_ascii_digit());
+        word.get(..19).filter(|_| is_time).map(str::to_string)
+    };
+    let lines = text.lines().take_while(|line| !line.trim().is_empty());
+    let sessions = lines.filter(|line| !line.starts_with("reboot")).filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.iter().position(|word| time(word).is_some())?;
+        let end = match words.get(at + 1..)? {
+            ["-", end, ..] => time(end).map_or(End::Unknown, End::At),
+            ["still", ..] => End::Open,
+            _ => End::Unknown,
+        };
+        Some(Session { who: words[..at].join(" "), from: time(words[at])?, end })
+    });
+    sessions.collect()
+}
+
+/// Who was logged in at a moment (seconds since the epoch), or at least before it.
+fn logged_in(sessions: &[Session], moment: f64) -> Option<String> {
+    let moment = files::utc(moment).replace('@', "T");
+    let before: Vec<&Session> = sessions.iter().filter(|session| session.from <= moment).collect();
+    let was_there = |session: &&&Session| match &session.end {
+        End::At(end) => *end >= moment,
+        End::Open => true,
+        End::Unknown => false,
+    };
+    let told = |session: &Session| format!("{} (since {} UTC)", session.who, session.from.replace('T', " "));
+    let there: Vec<String> = before.iter().filter(was_there).take(3).map(|session| told(session)).collect();
+    match (there.as_slice(), before.first()) {
+        ([], None) => None,
+        ([], Some(last)) => Some(format!("last login before that: {}", told(last))),
+        _ => Some(format!("logged in at that time: {}", there.join(", "))),
+    }
 }
 
 #[cfg(test)]
@@ -473,7 +528,13 @@ mod tests {
             .into_iter()
             .map(|found| {
                 let found = found.expect("it is looked at");
-                let (_, state) = crate::state::resource::normal(kind_of(&found), &state_of(&found));
+                let mut state = match kind_of(&found) {
+                    "file" => Map::new(),
+                    other => map_of([("type", other)]),
+                };
+                state.extend(state_of(&found).as_map().cloned().unwrap_or_default());
+                let is_there = found.stat.is_some();
+                let state = if is_there { Value::map(state) } else { Value::Null };
                 let text = serde_json::to_string(&state).expect("it is plain");
                 assert_eq!(text_of(&found), text);
                 text
@@ -502,6 +563,30 @@ mod tests {
         other[3] = "{}".into();
         assert_eq!(ask(&other), (4, "/a /gone /a".to_string()));
         assert_eq!(ask(&[]), (1, "/a /d /l /gone /b /a".to_string()));
+    }
+
+    #[test]
+    fn logins_are_told_that_fit_the_time_of_a_change() {
+        let text = "bob      tty1                          2026-11-22T10:00:00+00:00   still logged in\n\
+            ann      pts/0        192.0.2.7        2026-11-22T09:00:00+00:00 - 2026-11-22T09:30:00+00:00  (00:30)\n\
+            eve      pts/1        192.0.2.9        2026-11-22T08:00:00+00:00   gone - no logout\n\
+            reboot   system boot  6.1.0            2026-11-22T07:59:00+00:00   still running\n\
+            old      pts/0        192.0.2.7        2026-11-21T09:00:00+00:00 - crash                      (22:59)\n\
+            \nwtmp begins 2026-11-01T00:00:00+00:00\n";
+        let sessions = read_sessions(text);
+        assert_eq!(sessions.len(), 4);
+        // The 22nd of November 2026, at midnight.
+        let day = 1_795_305_600.0;
+        let hour = 3600.0;
+        for (hours, expected) in [
+            (9.25, Some("logged in at that time: ann pts/0 192.0.2.7 (since 2026-11-22 09:00:00 UTC)")),
+            (12.0, Some("logged in at that time: bob tty1 (since 2026-11-22 10:00:00 UTC)")),
+            (9.75, Some("last login before that: ann pts/0 192.0.2.7 (since 2026-11-22 09:00:00 UTC)")),
+            (8.5, Some("last login before that: eve pts/1 192.0.2.9 (since 2026-11-22 08:00:00 UTC)")),
+            (-20.0, None),
+        ] {
+            assert_eq!(logged_in(&sessions, day + hours * hour).as_deref(), expected, "{hours}");
+        }
     }
 
     #[test]

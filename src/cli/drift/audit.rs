@@ -328,13 +328,7 @@ fn to_be_explained(judged: &Judged) -> BTreeMap<(Login, String), Vec<String>> {
 fn explain(gathered: &mut Gathered, answers: Gathered) {
     for (host, look) in answers.looks {
         let known = gathered.looks.entry(host).or_default();
-        let logins = look.hints.get("").map(|logins| logins.join("; "));
-        for (path, mut said) in look.hints {
-            if !path.is_empty() {
-                said.extend(logins.iter().map(|logins| format!("last logins: {logins}")));
-                known.hints.insert(path, said);
-            }
-        }
+        known.hints.extend(look.hints);
     }
 }
 
@@ -464,7 +458,9 @@ fn summary(audited: &Audited) -> String {
     if lost > 0 {
         parts.push(format!("{lost} hosts unreachable"));
     }
-    format!("{} hosts: {}  (audit {})\n", judged.hosts.len(), parts.join(", "), audited.id)
+    let hosts = judged.hosts.len();
+    let unit = if hosts == 1 { "host" } else { "hosts" };
+    format!("{hosts} {unit}: {}  (audit {})\n", parts.join(", "), audited.id)
 }
 
 /// What an audit found, for programs.
