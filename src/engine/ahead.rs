@@ -82,8 +82,9 @@ pub fn walk(shared: &Shared, play: &PlayState, host: &Host, limits: Limits) -> W
         let planner = Planner { shared, play, task: &task, host: &vars, ahead: !first };
         let stop = match task.action.as_str() {
             "ansible.builtin.meta" => {
-                let plain_flush =
-                    include::meta_name(&task) == "flush_handlers" && task.keywords.when.is_empty();
+                let plain_flush = include::meta_name(&task) == "flush_handlers"
+                    && task.keywords.when.is_empty()
+                    && !task.handler;
                 if !plain_flush || walker.due() || may_notify {
                     blocked = true;
                     break;

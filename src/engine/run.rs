@@ -2042,6 +2042,14 @@ impl<'e> PlayRun<'e> {
                 planner.condition(&task.keywords.when, &bound).map(|unmet| unmet.is_none())
             };
             match outcome {
+                // There it stands in many a role, where nobody notifies it.
+                Ok(true) if task.handler && name == "flush_handlers" => {
+                    let refused =
+                        crate::engine::plan::failed(task, "flush_handlers cannot be used as a handler");
+                    let rescued = self.hosts[host].cursor.would_rescue();
+                    self.tell_failed(&step, host, ItemOutcome::settled(refused), false, rescued);
+                    self.fail_host(host);
+                }
                 Ok(true) => {
                     if task.handler {
                         let (host, handler) = (self.hosts[host].name.clone(), step.info.name.clone());

@@ -837,8 +837,8 @@ impl Build<'_> {
                 error = error.hint(format!("did you mean `{meant}`?"));
             }
             self.tell(error, scope);
-        } else if scope.handler && matches!(word, "flush_handlers" | "end_role") {
-            self.tell(action.args.error(format!("{word} cannot be used as a handler")), scope);
+        } else if scope.handler && word == "end_role" {
+            self.tell(action.args.error("end_role cannot be used as a handler"), scope);
         } else if word == "end_role" && scope.role.is_none() {
             self.tell(action.args.error("`meta: end_role` is only for a role's tasks"), scope);
         }
