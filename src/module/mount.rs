@@ -347,7 +347,6 @@ fn act(
         undo,
         effects: vec![Effect::Path(args.path.clone().into(), FileKind::Directory), Effect::Anything],
         sensitive: args.opts_no_log,
-        ..Intent::default()
     };
     match system.change(&Command::new(argv).c_locale(), intent)? {
         Done::Made(output) if !output.success() => Ok(Err(output)),
