@@ -619,9 +619,7 @@ pub(super) fn item(value: &V, key: &V) -> R {
         return Ok(found);
     }
     let (kind, shown) = (type_name(value), repr(key)?);
-    let message = match py(key) {
-        _ => format!("object of type '{kind}' has no attribute {shown}"),
-    };
+    let message = format!("object of type '{kind}' has no attribute {shown}");
     Ok(marker(TemplateError::undefined(to_text(key)?, message)))
 }
 
