@@ -760,7 +760,11 @@ mod unit {
     /// What tasks say that fail for their conditions and arguments, as ansible-core 2.19 does.
     #[test]
     fn failures_are_told_in_the_words_that_playbooks_look_for() {
-        let vars = crate::value::map_of([("d", Value::Int(1)), ("bad", Value::trusted("{{ 1 / 0 }}"))]);
+        let vars = crate::value::map_of([
+            ("d", Value::Int(1)),
+            ("e", Value::list(vec![])),
+            ("bad", Value::trusted("{{ 1 / 0 }}")),
+        ]);
         let vars: Arc<dyn Vars> = Arc::new(vars);
         let search = Arc::new(SearchPath::default());
         let ctx = Context { vars: &vars, search: &search };
@@ -768,6 +772,8 @@ mod unit {
         for (condition, expected) in [
             ("nothere == 1", "Error while evaluating conditional: 'nothere' is undefined"),
             ("d.x == 1", "Error while evaluating conditional: object of type 'int' has no attribute 'x'"),
+            ("e[7] == 1", "Error while evaluating conditional: object of type 'list' has no attribute 7"),
+            ("e[0] == 1", "Error while evaluating conditional: list object has no element 0"),
             ("1 / 0 == 2", "Error rendering expression: division by zero"),
             ("d | nofilter", "Syntax error in expression: No filter named 'nofilter'."),
             (

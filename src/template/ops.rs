@@ -619,7 +619,12 @@ pub(super) fn item(value: &V, key: &V) -> R {
         return Ok(found);
     }
     let (kind, shown) = (type_name(value), repr(key)?);
-    let message = format!("object of type '{kind}' has no attribute {shown}");
+    // Where the key is nothing in Python's eyes, ansible-core leaves the words to Jinja2.
+    let message = match py(key) {
+        Py::Str(_) => format!("object of type '{kind}' has no attribute {shown}"),
+        _ if key.is_true() => format!("object of type '{kind}' has no attribute {shown}"),
+        _ => format!("{kind} object has no element {shown}"),
+    };
     Ok(marker(TemplateError::undefined(to_text(key)?, message)))
 }
 
