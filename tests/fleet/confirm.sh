@@ -8,14 +8,25 @@ inventory=$2
 host=$3
 . "$(dirname "$0")/common.sh"
 
-on() { SETPOINT_STATE=none "$setpoint" exec "$host" -i "$inventory" -b -m shell -a "$1"; }
+# What is asked of a host that is just coming back may be cut off once more.
+on() {
+    for attempt in 1 2 3 4 5; do
+        code=0
+        SETPOINT_STATE=none "$setpoint" exec "$host" -i "$inventory" -b -m shell -a "$1" || code=$?
+        [ "$code" = 4 ] || return "$code"
+        sleep 2
+    done
+    return "$code"
+}
 reached() { SETPOINT_STATE=none "$setpoint" exec "$host" -i "$inventory" -m ping -T 3 >/dev/null 2>&1; }
-# Waits until the host can (or can't) be reached; fails after so many seconds.
+# Waits until the host can (or can't) be reached, twice in a row; fails after so many seconds.
 await() {
     until_then=$(($(date +%s) + $2))
+    last=
     while :; do
         if reached; then state=there; else state=away; fi
-        [ "$state" != "$1" ] || return 0
+        [ "$state$last" != "$1$1" ] || return 0
+        last=$state
         [ "$(date +%s)" -lt "$until_then" ] || fail "$host is $state after $2 s"
         sleep 1
     done
